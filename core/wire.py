@@ -1,0 +1,329 @@
+"""DNS messages as bytes: read a query, walk a reply, cut and rebuild it. Hostile bytes are the normal input.
+
+Rules:
+1. Every read is checked against the message's end; the only error raised is `Malformed`.
+2. A compression pointer must point backwards (RFC 1035 section 4.1.4), so that no message can loop.
+3. Nothing here allocates more than a small multiple of the message it was given.
+"""
+
+from __future__ import annotations
+
+from struct import Struct, pack, pack_into
+from struct import error as struct_error
+from typing import Final, NamedTuple
+
+from core import rr
+from core.errors import Malformed
+from core.names import MAX_NAME, Name
+
+HEADER: Final = 12  # octets
+MAX_MESSAGE: Final = 65_535  # octets, the largest a TCP length prefix can say
+MAX_RECORDS: Final = 4_096  # of one reply; 64 kB hold 5,957 of the smallest kind, no honest reply comes near
+
+_HEAD: Final = Struct("!6H")
+_TYPE_CLASS: Final = Struct("!HH")
+_FIXED: Final = Struct("!HHIH")  # type, class, TTL, RDLENGTH
+_U16: Final = Struct("!H")
+
+SIGNATURES: Final = frozenset((rr.RRSIG, rr.NSEC, rr.NSEC3))
+_NAME_RDATA: Final[dict[int, int]] = {
+    # types whose RDATA is `n` octets and then one name that may be compressed (RFC 1035, RFC 3597 section 4)
+    rr.NS: 0, 3: 0, 4: 0, rr.CNAME: 0, 7: 0, 8: 0, 9: 0, rr.PTR: 0, rr.MX: 2, 18: 2, 21: 2, rr.SRV: 6, 36: 2,
+    rr.DNAME: 0,
+}  # fmt: skip
+_TWO_NAMES: Final = frozenset((rr.SOA, 14, 17))  # SOA, MINFO, RP: two names, then the rest
+
+
+class Query:
+    """A question as a client put it. `question` keeps the client's case; `qname` is folded."""
+
+    __slots__ = ("cd", "do", "edns", "flags", "odd", "qclass", "qname", "qtype", "question", "udp_size", "version")
+
+    def __init__(self, flags: int, question: bytes, qname: Name, qtype: int, qclass: int) -> None:
+        self.flags = flags
+        self.question = question
+        self.qname = qname
+        self.qtype = qtype
+        self.qclass = qclass
+        self.edns = False
+        self.version = 0
+        self.udp_size = 512
+        self.do = False
+        self.cd = flags & rr.CD
+        self.odd = (qclass ^ rr.CLASS_IN) | flags & rr.OPCODE  # nothing that is looked up: refused
+
+    @property
+    def key(self) -> bytes:
+        """What tells one cached answer from another: folded question and the CD bit."""
+        return self.qname + self.question[-4:] + (b"\x01" if self.cd else b"\x00")
+
+
+class Record(NamedTuple):
+    """Where one resource record lies in a message: offsets into it."""
+
+    section: int  # 1 answer, 2 authority, 3 additional
+    owner: int
+    rtype: int
+    rclass: int
+    ttl_at: int
+    ttl: int
+    rdata: int
+    end: int
+
+
+class Message(NamedTuple):
+    """A walked reply. `answers_at` is the offset behind the question section."""
+
+    flags: int
+    rcode: int
+    qname: Name
+    qtype: int
+    answers_at: int
+    records: list[Record]
+
+
+def read_query(data: bytes) -> Query:
+    """Read a client's query; raises Malformed (answerable when FORMERR may be sent)."""
+    end = len(data)
+    if end < HEADER:
+        raise Malformed("shorter than a header")
+    _, flags, questions, answers, authority, additional = _HEAD.unpack_from(data)
+    if flags & rr.QR:
+        raise Malformed("a reply where a query was due")
+    if questions != 1 or answers or authority:
+        raise Malformed("a query has one question and nothing else", answerable=True)
+    at = HEADER
+    while True:
+        if at >= end:
+            raise Malformed("question name runs past the end", answerable=True)
+        size = data[at]
+        if not size:
+            break
+        if size > 63:
+            raise Malformed("compressed or overlong label in the question", answerable=True)
+        at += size + 1
+    at += 5
+    if at > end or at - HEADER - 4 > MAX_NAME:
+        raise Malformed("question cut short or its name too long", answerable=True)
+    question = data[HEADER:at]
+    qtype, qclass = _TYPE_CLASS.unpack_from(data, at - 4)
+    query = Query(flags, question, question[:-4].lower(), qtype, qclass)
+    if additional or at != end:
+        _read_additional(data, at, additional, query)
+    return query
+
+
+def _read_additional(data: bytes, at: int, count: int, query: Query) -> None:
+    """Read the additional section of a query for its OPT record (RFC 6891 section 6.1.1: at most one, root owner)."""
+    for _ in range(count):
+        owner = at
+        at = skip_name(data, at)
+        try:
+            rtype, size, ttl, length = _FIXED.unpack_from(data, at)
+        except struct_error:
+            raise Malformed("additional record cut short", answerable=True) from None
+        at += 10 + length
+        if at > len(data):
+            raise Malformed("additional record runs past the end", answerable=True)
+        if rtype != rr.OPT:
+            continue
+        if query.edns or data[owner]:
+            raise Malformed("second OPT record, or one with an owner name", answerable=True)
+        _check_options(data, at - length, at)
+        query.edns = True
+        query.udp_size = max(size, 512)
+        query.version = ttl >> 16 & 0xFF
+        query.odd |= query.version
+        query.do = bool(ttl & rr.DO)
+    if at != len(data):
+        raise Malformed("bytes behind the last record", answerable=True)
+
+
+def _check_options(data: bytes, at: int, end: int) -> None:
+    while at < end:
+        if at + 4 > end:
+            raise Malformed("EDNS option cut short", answerable=True)
+        at += 4 + _U16.unpack_from(data, at + 2)[0]
+    if at != end:
+        raise Malformed("EDNS option runs past its record", answerable=True)
+
+
+def skip_name(data: bytes, at: int) -> int:
+    """Return the offset behind the name at `at`."""
+    end = len(data)
+    while at < end:
+        size = data[at]
+        if size >= 0xC0:
+            if at + 2 > end:
+                break
+            return at + 2
+        if size > 63:
+            raise Malformed("unknown label type", answerable=True)
+        at += size + 1
+        if not size:
+            return at
+    raise Malformed("name runs past the end", answerable=True)
+
+
+def read_name(data: bytes, at: int) -> Name:
+    """Return the folded name at `at`, decompressed; every pointer must point before the run of labels it ends."""
+    parts: list[bytes] = []
+    total = 1
+    bound = at
+    end = len(data)
+    while at < end:
+        size = data[at]
+        if size >= 0xC0:
+            if at + 2 > end:
+                break
+            target = (size & 0x3F) << 8 | data[at + 1]
+            if target >= bound:
+                raise Malformed("compression pointer does not point backwards")
+            at = bound = target
+            continue
+        if size > 63:
+            raise Malformed("unknown label type")
+        if not size:
+            return b"".join(parts).lower() + b"\x00"
+        after = at + size + 1
+        total += size + 1
+        if total > MAX_NAME:
+            raise Malformed("name longer than 255 octets")
+        parts.append(data[at:after])
+        at = after
+    raise Malformed("name runs past the end")
+
+
+def walk(data: bytes) -> Message:
+    """Walk a whole reply; raises Malformed when any part of it does not hold together."""
+    if len(data) < HEADER:
+        raise Malformed("shorter than a header")
+    _, flags, questions, *counts = _HEAD.unpack_from(data)
+    if questions != 1 or sum(counts) > MAX_RECORDS:
+        raise Malformed("a reply repeats one question and has a sane number of records")
+    qname = read_name(data, HEADER)
+    at = skip_name(data, HEADER) + 4
+    if at > len(data):
+        raise Malformed("question cut short")
+    qtype = _U16.unpack_from(data, at - 4)[0]
+    answers_at = at
+    records: list[Record] = []
+    rcode = flags & 0xF
+    for section, count in enumerate(counts, 1):
+        for _ in range(count):
+            owner = at
+            at = skip_name(data, at)
+            try:
+                rtype, rclass, ttl, length = _FIXED.unpack_from(data, at)
+            except struct_error:
+                raise Malformed("record cut short") from None
+            start = at + 10
+            if rtype == rr.OPT:
+                rcode |= (ttl >> 24) << 4
+            records.append(Record(section, owner, rtype, rclass, at + 4, ttl, start, start + length))
+            at = start + length
+            if at > len(data):
+                raise Malformed("record runs past the end")
+    return Message(flags, rcode, qname, qtype, answers_at, records)
+
+
+def expand_rdata(data: bytes, record: Record) -> bytes:
+    """Return the RDATA with every compressed name in it written out."""
+    rtype, at, end = record.rtype, record.rdata, record.end
+    if rtype in _TWO_NAMES:
+        second = skip_name(data, at)
+        rest = skip_name(data, second)
+        if rest > end:
+            raise Malformed("names run past their RDATA")
+        return _expand_name(data, at) + _expand_name(data, second) + data[rest:end]
+    lead = _NAME_RDATA.get(rtype)
+    if lead is None:
+        return data[at:end]
+    if at + lead >= end or skip_name(data, at + lead) > end:
+        raise Malformed("name runs past its RDATA")
+    return data[at : at + lead] + _expand_name(data, at + lead)
+
+
+def _expand_name(data: bytes, at: int) -> bytes:
+    """`read_name` without folding: RDATA keeps its case."""
+    parts: list[bytes] = []
+    read_name(data, at)  # proves that the walk below ends inside the message
+    while data[at]:
+        if data[at] >= 0xC0:
+            at = (data[at] & 0x3F) << 8 | data[at + 1]
+            continue
+        after = at + data[at] + 1
+        parts.append(data[at:after])
+        at = after
+    return b"".join(parts) + b"\x00"
+
+
+class Form(NamedTuple):
+    """A reply body ready to be served behind a question: counts, the octets behind the question, where the TTLs are.
+
+    `base` is the offset the body's compression pointers were made for; a question of the same length must precede it.
+    """
+
+    counts: bytes  # ANCOUNT, NSCOUNT, ARCOUNT without OPT: six octets
+    body: bytes
+    ttls: tuple[tuple[int, int], ...]  # (offset in body, TTL in seconds)
+
+
+def cut(data: bytes, message: Message, *, signatures: bool) -> Form:
+    """Return the reply without OPT and, unless wanted, the DNSSEC records nobody asked for (RFC 4035 section 3.2.1).
+
+    Where records go from the middle, the rest is written anew so that no pointer is left hanging.
+    """
+    keep = [
+        record
+        for record in message.records
+        if record.rtype != rr.OPT and (signatures or record.rtype not in SIGNATURES or record.rtype == message.qtype)
+    ]
+    base = message.answers_at
+    counts = _count(keep)
+    if len(keep) == len(message.records) or keep == message.records[: len(keep)]:
+        end = keep[-1].end if keep else base
+        return Form(counts, data[base:end], tuple((record.ttl_at - base, record.ttl) for record in keep))
+    return _rewrite(data, message, keep, counts)
+
+
+def _count(records: list[Record]) -> bytes:
+    counts = [0, 0, 0]
+    for record in records:
+        counts[record.section - 1] += 1
+    return pack("!3H", *counts)
+
+
+def _rewrite(data: bytes, message: Message, keep: list[Record], counts: bytes) -> Form:
+    """Write records one behind the other, owner names compressed against the question and earlier owners."""
+    body = bytearray()
+    ttls = []
+    known: dict[bytes, int] = {}
+    _remember(known, _expand_name(data, HEADER), HEADER)
+    for record in keep:
+        owner = _expand_name(data, record.owner)
+        at = message.answers_at + len(body)
+        target = known.get(owner)
+        if target is not None:
+            body += pack("!H", 0xC000 | target)
+        else:
+            _remember(known, owner, at)
+            body += owner
+        rdata = expand_rdata(data, record)
+        ttls.append((len(body) + 4, record.ttl))
+        body += pack("!HHIH", record.rtype, record.rclass, record.ttl, len(rdata))
+        body += rdata
+    return Form(counts, bytes(body), tuple(ttls))
+
+
+def _remember(known: dict[bytes, int], name: bytes, at: int) -> None:
+    if at < 0x4000 and len(name) > 1:
+        known.setdefault(name, at)
+
+
+def aged(form: Form, age: int) -> bytearray:
+    """Return the body with every TTL lowered by `age` seconds, not below zero."""
+    body = bytearray(form.body)
+    for at, ttl in form.ttls:
+        pack_into("!I", body, at, ttl - age if ttl > age else 0)
+    return body
