@@ -1,0 +1,1 @@
+"""What we answer: listeners, the packet loop, the answer cache, policy, sinkhole replies, upstream engines."""

@@ -1,0 +1,175 @@
+"""The hub process: takes what the workers tell, writes the journal, follows Redis, answers `plughole status`.
+
+Rules:
+1. Workers never wait for the hub. What the hub cannot take, they drop and count.
+2. The hub changes the node's state (index, overrides) on disk first and tells the workers after.
+3. Redis away: the node goes on with its last state, says so in its status, and looks again with back-off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import os
+import signal
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+import structlog
+import uvloop
+
+from core.errors import PlugholeError
+from core.event import Batch
+from journal.journal import Journal
+from resolver.control import MAX_MESSAGE, Changed, Report, decode_said, encode
+from resolver.follower import Follower
+
+if TYPE_CHECKING:
+    import socket
+
+    from core.config import Config
+
+TICK: Final = 0.25  # seconds between the journal's chores
+MAX_TAKEN: Final = 64  # messages taken from one worker before the others have their turn
+SOCKET: Final = "hub.sock"
+_log = structlog.get_logger("hub")
+
+
+class Hub:
+    """All of the hub. `run` returns after SIGTERM."""
+
+    def __init__(self, config: Config, workers: list[socket.socket]) -> None:
+        now = time.time()
+        self._config = config
+        self._workers = workers
+        self._journal = Journal(config, now=now)
+        self._follower = Follower(config, self._tell_workers)
+        self._reports: dict[int, tuple[float, Report]] = {}
+        self._events = 0
+        self._dropped = 0
+        self._garbled = 0
+        self._started = now
+        self._stopping = asyncio.Event()
+
+    async def run(self) -> None:
+        """Work until told to stop; then write what is still unwritten."""
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._stopping.set)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        for sock in self._workers:
+            loop.add_reader(sock.fileno(), self._on_said, sock)
+        server = await self._listen()
+        following = asyncio.create_task(self._follower.run())
+        gc.freeze()
+        loop.call_later(TICK, self._tick)
+        await self._stopping.wait()
+        following.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await following
+        server.close()
+        for sock in self._workers:
+            self._on_said(sock)
+        self._journal.close(time.time())
+
+    async def _listen(self) -> asyncio.Server:
+        path = self._config.data_dir / SOCKET
+        path.unlink(missing_ok=True)
+        server = await asyncio.start_unix_server(self._on_question, path=path)
+        path.chmod(0o660)
+        return server
+
+    def _tick(self) -> None:
+        self._journal.tick(time.time())
+        asyncio.get_running_loop().call_later(TICK, self._tick)
+
+    def _on_said(self, sock: socket.socket) -> None:
+        events = []
+        for _ in range(MAX_TAKEN):
+            try:
+                data = sock.recv(MAX_MESSAGE)
+            except OSError:
+                break
+            if not data:
+                break
+            try:
+                said = decode_said(data)
+            except msgspec.MsgspecError:
+                self._garbled += 1
+                continue
+            if isinstance(said, Batch):
+                events += said.events
+                self._dropped += said.dropped
+            else:
+                self._reports[said.worker] = (time.time(), said)
+                self._follower.applied = min(report.sequence for _, report in self._reports.values())
+        if events:
+            self._events += len(events)
+            self._journal.write(events, time.time())
+
+    def _tell_workers(self) -> None:
+        """Tell all workers that the state on disk is another one."""
+        notice = encode(Changed())
+        for sock in self._workers:
+            with contextlib.suppress(OSError):  # full: the worker has notices to read as it is
+                sock.send(notice)
+
+    async def _on_question(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer one line, `status`, with one line of JSON."""
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError, ValueError, TimeoutError):
+            line = await asyncio.wait_for(reader.readline(), timeout=2.0)
+            answer = self.status(time.time()) if line.strip() == b"status" else {"error": "ask `status`"}
+            writer.write(msgspec.json.encode(answer) + b"\n")
+            await writer.drain()
+        writer.close()
+
+    def status(self, now: float) -> dict[str, Any]:
+        """Return the state of the whole node, as `plughole status --json` prints it."""
+        workers = [
+            {"worker": report.worker, "pid": report.pid, "seconds_since_report": round(now - at, 1),
+             "generation": report.generation, "overlay": report.sequence, **report.counters}
+            for at, report in sorted(self._reports.values(), key=lambda item: item[1].worker)
+        ]  # fmt: skip
+        journal = self._journal.counters()
+        intel = self._follower.status(now)
+        return {
+            "at": now,
+            "hub": {"pid": os.getpid(), "uptime_seconds": round(now - self._started), "events": self._events,
+                    "events_dropped_by_workers": self._dropped, "garbled": self._garbled},
+            "workers": workers,
+            "intel": intel,
+            "journal": journal,
+            "degraded": self._degraded(now, workers, intel, journal),
+        }  # fmt: skip
+
+    def _degraded(
+        self, now: float, workers: list[dict[str, Any]], intel: dict[str, Any], journal: dict[str, int]
+    ) -> list[str]:
+        """One line a part that does not do its whole job."""
+        del now
+        found = list(intel["degraded"])
+        if not workers:
+            found.append("no worker has reported yet")
+        for worker in workers:
+            if worker["seconds_since_report"] > 5:
+                found.append(f"worker {worker['worker']} has not reported for {worker['seconds_since_report']} s")
+            if worker["generation"] != intel["generation"]:
+                found.append(f"worker {worker['worker']} still serves generation {worker['generation']}")
+        if journal.get("lost", 0):
+            found.append(f"journal: {journal['lost']} rows lost")
+        return found
+
+
+def run(config: Config, workers: list[socket.socket]) -> None:
+    """Be the hub: the whole life of its process."""
+    uvloop.install()
+
+    async def main() -> None:
+        await Hub(config, workers).run()
+
+    try:
+        asyncio.run(main())
+    except PlugholeError as error:
+        _log.error("hub stopped", reason=str(error))
+        raise SystemExit(1) from error

@@ -1,0 +1,150 @@
+"""Many datagrams a system call: recvmmsg and sendmmsg on one UDP socket, through cffi (CPython has neither).
+
+Rules:
+1. Slot i of the inbox holds one datagram, its sender and, on wildcard sockets, the address it was sent to.
+2. A reply goes out with the sender's own `sockaddr` and control message, so it leaves from the address that was asked.
+3. What the kernel does not take at once is dropped and counted: UDP clients ask again, a blocked loop answers nobody.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from typing import Final
+
+import cffi
+
+SLOTS: Final = 64  # datagrams a call; more gains under 2 % and delays the first reply of a batch
+INBOX: Final = 4_096  # octets of one query; a longer one is cut by the kernel and fails to parse
+OUTBOX: Final = 4_096  # octets of one reply, the most `server.udp_size` may say
+NAME: Final = 28  # sizeof(struct sockaddr_in6)
+CONTROL: Final = 64  # octets: one in_pktinfo or in6_pktinfo with its header
+
+IP_PKTINFO: Final = 8
+IPV6_RECVPKTINFO: Final = 49
+_MSG_DONTWAIT: Final = 0x40
+_AGAIN: Final = frozenset((errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR))
+
+_ffi = cffi.FFI()
+_ffi.cdef("""
+    struct iovec { void *iov_base; size_t iov_len; };
+    struct msghdr { void *msg_name; unsigned int msg_namelen; struct iovec *msg_iov; size_t msg_iovlen;
+                    void *msg_control; size_t msg_controllen; int msg_flags; };
+    struct mmsghdr { struct msghdr msg_hdr; unsigned int msg_len; };
+    int recvmmsg(int fd, struct mmsghdr *msgs, unsigned int n, int flags, void *timeout);
+    int sendmmsg(int fd, struct mmsghdr *msgs, unsigned int n, int flags);
+""")
+_libc = _ffi.dlopen(None)
+
+
+class _Side:
+    """One direction: an array of headers over slotted buffers, and flat views of the fields that change."""
+
+    def __init__(self, width: int) -> None:
+        self.data = _ffi.new("char[]", SLOTS * width)
+        self.names = _ffi.new("char[]", SLOTS * NAME)
+        self.controls = _ffi.new("char[]", SLOTS * CONTROL)
+        self.iovs = _ffi.new("struct iovec[]", SLOTS)
+        self.headers = _ffi.new("struct mmsghdr[]", SLOTS)
+        for slot in range(SLOTS):
+            self.iovs[slot].iov_base = self.data + slot * width
+            self.iovs[slot].iov_len = width
+            header = self.headers[slot].msg_hdr
+            header.msg_name = self.names + slot * NAME
+            header.msg_namelen = NAME
+            header.msg_iov = _ffi.addressof(self.iovs, slot)
+            header.msg_iovlen = 1
+        self.bytes = _ffi.buffer(self.data)
+        self.name_bytes = _ffi.buffer(self.names)
+        self.control_bytes = _ffi.buffer(self.controls)
+        self.sizes = memoryview(_ffi.buffer(self.iovs)).cast("B").cast("Q")[1::2]
+        words = memoryview(_ffi.buffer(self.headers)).cast("B").cast("I")
+        step = _ffi.sizeof("struct mmsghdr") // 4
+        self.lengths = words[_ffi.offsetof("struct mmsghdr", "msg_len") // 4 :: step]
+        self.name_sizes = words[_ffi.offsetof("struct msghdr", "msg_namelen") // 4 :: step]
+
+
+class Ring:
+    """The datagrams of one socket. `receive`, read `inbox`, `put` replies, `flush`."""
+
+    def __init__(self, sock: socket.socket, *, pktinfo: bool) -> None:
+        """`pktinfo`: the socket is bound to the wildcard address and must learn where each query was sent to."""
+        self.sock = sock
+        self.fd = sock.fileno()
+        self.ipv6 = sock.family == socket.AF_INET6
+        self.name_size = NAME if self.ipv6 else 16
+        self.pktinfo = pktinfo
+        if pktinfo:
+            level, option = (socket.IPPROTO_IPV6, IPV6_RECVPKTINFO) if self.ipv6 else (socket.IPPROTO_IP, IP_PKTINFO)
+            sock.setsockopt(level, option, 1)
+        self._in = _Side(INBOX)
+        self._out = _Side(OUTBOX)
+        self.inbox = self._in.bytes
+        self.senders = self._in.name_bytes
+        self.lengths = self._in.lengths
+        self._outbox = self._out.bytes
+        self._out_sizes = self._out.sizes
+        self._out_names = self._out.name_bytes
+        for slot in range(SLOTS):
+            self._out.name_sizes[slot] = self.name_size
+        self._queued = 0
+        self.sent = 0
+        self.unsent = 0
+
+    def receive(self) -> int:
+        """Take up to SLOTS datagrams; returns how many. Sender i is `senders[i * 28 : i * 28 + name_size]`."""
+        headers = self._in.headers
+        if self.pktinfo:
+            for slot in range(SLOTS):
+                headers[slot].msg_hdr.msg_control = self._in.controls + slot * CONTROL
+                headers[slot].msg_hdr.msg_controllen = CONTROL
+        got: int = _libc.recvmmsg(self.fd, headers, SLOTS, _MSG_DONTWAIT, _ffi.NULL)
+        return max(got, 0)
+
+    def control(self, slot: int) -> bytes:
+        """Return what a reply to inbox slot `slot` needs to leave from the address that was asked, empty if nothing."""
+        if not self.pktinfo:
+            return b""
+        size = self._in.headers[slot].msg_hdr.msg_controllen
+        found: bytes = self._in.control_bytes[slot * CONTROL : slot * CONTROL + size]
+        return found
+
+    def put(self, name: bytes, control: bytes, head: bytes, body: bytes | bytearray) -> None:
+        """Queue the reply `head + body` (together at most OUTBOX octets) to the sender `name`."""
+        slot = self._queued
+        if slot == SLOTS:
+            self.flush()
+            slot = 0
+        at = slot * OUTBOX
+        split = at + len(head)
+        end = split + len(body)
+        self._outbox[at:split] = head
+        self._outbox[split:end] = body
+        self._out_sizes[slot] = end - at
+        self._out_names[slot * NAME : slot * NAME + len(name)] = name
+        if control:
+            self._put_control(slot, control)
+        self._queued = slot + 1
+
+    def _put_control(self, slot: int, control: bytes) -> None:
+        self._out.control_bytes[slot * CONTROL : slot * CONTROL + len(control)] = control
+        header = self._out.headers[slot].msg_hdr
+        header.msg_control = self._out.controls + slot * CONTROL
+        header.msg_controllen = len(control)
+
+    def flush(self) -> None:
+        """Send what is queued. A datagram the kernel refuses is skipped; a full socket drops the rest."""
+        count = self._queued
+        self._queued = 0
+        at = 0
+        while at < count:
+            sent = _libc.sendmmsg(self.fd, self._out.headers + at, count - at, _MSG_DONTWAIT)
+            if sent > 0:
+                at += sent
+                self.sent += sent
+            elif _ffi.errno in _AGAIN:
+                self.unsent += count - at
+                return
+            else:
+                self.unsent += 1
+                at += 1

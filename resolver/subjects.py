@@ -1,0 +1,68 @@
+"""What there is to judge in a reply besides its question: chain members, addresses, hints, name servers."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from core import rr
+from core.errors import Malformed
+from core.verdict import Trigger
+from core.wire import Message, Record, read_name
+
+_IPV4HINT: Final = 4  # SvcParamKey, RFC 9460 section 14.3.2
+_IPV6HINT: Final = 6
+_ADDRESSES: Final = frozenset((rr.A, rr.AAAA))
+_SERVICES: Final = frozenset((rr.HTTPS, rr.SVCB))
+MAX_SUBJECTS: Final = 256  # of one reply; more are not judged but count as addresses of an absurd reply
+
+
+class Subject(NamedTuple):
+    """One folded name, or one address of 4 or 16 octets, and where it stood."""
+
+    trigger: Trigger
+    value: bytes
+    address: bool = False
+
+
+def subjects(data: bytes, message: Message) -> tuple[list[Subject], list[bytes]]:
+    """Return what is to be judged in a reply, each once, and the addresses of its answer section."""
+    found: dict[Subject, None] = {}
+    addresses: list[bytes] = []
+    for record in message.records:
+        rtype = record.rtype
+        if record.rclass != rr.CLASS_IN or record.section == 3:
+            continue
+        if rtype in _ADDRESSES:
+            address = data[record.rdata : record.end]
+            if len(address) != (4 if rtype == rr.A else 16):
+                raise Malformed("an address record of the wrong size")
+            addresses.append(address)
+            found[Subject(Trigger.ADDRESS, address, address=True)] = None
+        elif rtype == rr.CNAME:
+            found[Subject(Trigger.CNAME, read_name(data, record.rdata))] = None
+        elif rtype == rr.NS:
+            found[Subject(Trigger.NSDNAME, read_name(data, record.rdata))] = None
+        elif rtype in _SERVICES:
+            found.update(dict.fromkeys(_service(data, record)))
+    return list(found)[:MAX_SUBJECTS], addresses
+
+
+def _service(data: bytes, record: Record) -> list[Subject]:
+    """Target name and address hints of an SVCB or HTTPS record (RFC 9460 section 2.2)."""
+    at, end = record.rdata + 2, record.end
+    target = read_name(data, at)
+    found = [Subject(Trigger.HINT, target)] if len(target) > 1 else []
+    at += len(target)
+    while at + 4 <= end:
+        key = data[at] << 8 | data[at + 1]
+        size = data[at + 2] << 8 | data[at + 3]
+        at += 4
+        if at + size > end:
+            raise Malformed("service parameter runs past its record")
+        step = 4 if key == _IPV4HINT else 16 if key == _IPV6HINT else 0
+        if step:
+            found += [
+                Subject(Trigger.HINT, data[i : i + step], address=True) for i in range(at, at + size - step + 1, step)
+            ]
+        at += size
+    return found

@@ -1,0 +1,183 @@
+"""DNS over TCP (RFC 7766): many questions on one connection, answered in the order in which the answers come."""
+
+from __future__ import annotations
+
+import asyncio
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Final, cast
+
+from core.event import Transport
+from core.wire import HEADER
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+
+    from resolver.clients import Clients
+    from resolver.pipeline import Client, Pipeline
+
+MAX_OUTSTANDING: Final = 100  # questions of one connection on their way; past that it is not read from
+MAX_UNSENT: Final = 262_144  # octets a client may leave unread before we stop reading from it
+SWEEP: Final = 1.0  # seconds between looks for idle connections
+
+
+class TcpListener:
+    """One listening TCP socket of one worker, and its connections."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        *,
+        pipeline: Pipeline,
+        clients: Clients,
+        clock: Callable[[], float],
+        most: int,
+        idle: float,
+    ) -> None:
+        """`most`: connections at a time; `idle`: seconds without a question before a connection is closed."""
+        self.connections: set[TcpConnection] = set()
+        self.refused = 0
+        self.pipeline = pipeline
+        self.clients = clients
+        self.clock = clock
+        self._sock = sock
+        self._most = most
+        self._idle = idle
+        self._server: asyncio.Server | None = None
+        self._sweeper: asyncio.TimerHandle | None = None
+
+    async def start(self) -> None:
+        """Accept connections."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(lambda: TcpConnection(self), sock=self._sock)
+        self._sweeper = loop.call_later(SWEEP, self._sweep)
+
+    def stop(self) -> None:
+        """Accept no more, close what is open."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        if self._server is not None:
+            self._server.close()
+        for connection in tuple(self.connections):
+            connection.close()
+
+    def full(self) -> bool:
+        """True when one more connection is one too many; it is counted."""
+        if len(self.connections) < self._most:
+            return False
+        self.refused += 1
+        return True
+
+    def _sweep(self) -> None:
+        before = self.clock() - self._idle
+        for connection in tuple(self.connections):
+            if connection.last < before and not connection.outstanding:
+                connection.close()
+        self._sweeper = asyncio.get_running_loop().call_later(SWEEP, self._sweep)
+
+
+class TcpConnection(asyncio.Protocol):
+    """One connection; it is its own peer."""
+
+    transport = Transport.TCP
+
+    def __init__(self, listener: TcpListener) -> None:
+        self.last = listener.clock()
+        self.outstanding = 0
+        self._listener = listener
+        self._stream: asyncio.Transport | None = None
+        self._client: Client | None = None
+        self._buffer = bytearray()
+        self._reading = True
+        self._working = False
+        self._clogged = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the connection, or close it when there are too many."""
+        self._stream = cast("asyncio.Transport", transport)  # uvloop's are not subclasses
+        self._stream.set_write_buffer_limits(high=MAX_UNSENT)
+        if self._listener.full():
+            self.close()
+            return
+        address = transport.get_extra_info("peername")[0].partition("%")[0]
+        self._client = self._listener.clients.meet(ip_address(address).packed)
+        self._listener.connections.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection."""
+        del exc
+        self._listener.connections.discard(self)
+        self._stream = None
+        self._buffer.clear()
+
+    def data_received(self, data: bytes) -> None:
+        """Answer every whole question among the octets."""
+        self.last = self._listener.clock()
+        self._buffer += data
+        self._work()
+
+    def hold(self) -> TcpConnection:
+        """A connection stays good until it is closed."""
+        return self
+
+    def deliver(self, identity: bytes, body: bytes | bytearray) -> None:
+        """Send a reply (an empty one is none) and go on reading if that makes room."""
+        self.outstanding -= 1
+        if self._stream is None:
+            return
+        if body:
+            self._stream.write((len(body) + 2).to_bytes(2, "big") + identity + body)
+        if not self._reading:
+            self._work()
+
+    def pause_writing(self) -> None:
+        """The client does not read: neither do we."""
+        self._clogged = True
+        self._set_reading(False)
+
+    def resume_writing(self) -> None:
+        """The client reads again."""
+        self._clogged = False
+        self._work()
+
+    def close(self) -> None:
+        """Close, sending what is queued."""
+        if self._stream is not None:
+            self._stream.close()
+
+    def _work(self) -> None:
+        if self._working:  # a reply given at once, from inside the loop below
+            return
+        self._working = True
+        buffer, start = self._buffer, 0
+        while self._stream is not None and self.outstanding < MAX_OUTSTANDING and len(buffer) - start >= 2:
+            end = start + 2 + (buffer[start] << 8 | buffer[start + 1])
+            if end > len(buffer):
+                break
+            message = bytes(buffer[start + 2 : end])
+            start = end
+            self._ask(message)
+        del buffer[:start]
+        self._working = False
+        self._set_reading(self.outstanding < MAX_OUTSTANDING and not self._clogged)
+
+    def _ask(self, message: bytes) -> None:
+        client = self._client
+        if client is None or len(message) < HEADER:
+            self.close()
+            return
+        if self._listener.clients.table.get(client.address) is not client:
+            client = self._client = self._listener.clients.meet(client.address)
+        self.outstanding += 1
+        body = self._listener.pipeline.handle(message, client, self)
+        if body is not None:
+            self.deliver(message[:2], body)
+
+    def _set_reading(self, wanted: bool) -> None:  # noqa: FBT001  mirrors pause_reading and resume_reading
+        if self._stream is None or wanted is self._reading or self._stream.is_closing():
+            return
+        self._reading = wanted
+        if wanted:
+            self._stream.resume_reading()
+        else:
+            self._stream.pause_reading()

@@ -1,0 +1,116 @@
+"""The packet loop: a batch of datagrams in, known packets answered from the rendered cache, the rest asked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from core.event import Transport
+from resolver.mmsg import INBOX, NAME, Ring
+
+if TYPE_CHECKING:
+    import asyncio
+    import socket
+
+    from resolver.clients import Clients
+    from resolver.pipeline import Pipeline
+
+_IPV4: Final = slice(4, 8)  # the address in a struct sockaddr_in
+_IPV6: Final = slice(8, 24)  # and in a struct sockaddr_in6
+
+
+class UdpPeer:
+    """The sender of one datagram, for a reply that comes later."""
+
+    __slots__ = ("_control", "_listener", "_name")
+    transport = Transport.UDP
+
+    def __init__(self, listener: UdpListener, name: bytes, control: bytes) -> None:
+        self._listener = listener
+        self._name = name
+        self._control = control
+
+    def hold(self) -> UdpPeer:
+        """It is good already."""
+        return self
+
+    def deliver(self, identity: bytes, body: bytes | bytearray) -> None:
+        """Queue the reply; it leaves with the others of this turn of the loop."""
+        if body:
+            self._listener.put(self._name, self._control, identity, body)
+
+
+class UdpListener:
+    """One UDP socket of one worker. It is the peer of the datagram at hand."""
+
+    transport = Transport.UDP
+
+    def __init__(self, sock: socket.socket, *, wildcard: bool, pipeline: Pipeline, clients: Clients) -> None:
+        self.ring = Ring(sock, pktinfo=wildcard)
+        self._address = _IPV6 if self.ring.ipv6 else _IPV4
+        self._pipeline = pipeline
+        self._clients = clients
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._flushing = False
+        self._name = self._control = b""
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Take queries on `loop`."""
+        self._loop = loop
+        loop.add_reader(self.ring.fd, self._on_readable)
+
+    def stop(self) -> None:
+        """Take no more queries; what is queued is sent."""
+        if self._loop is not None:
+            self._loop.remove_reader(self.ring.fd)
+        self.ring.flush()
+
+    def hold(self) -> UdpPeer:
+        """Return a peer for the sender of the datagram at hand."""
+        return UdpPeer(self, self._name, self._control)
+
+    def deliver(self, identity: bytes, body: bytes | bytearray) -> None:
+        """Reply to the datagram at hand."""
+        self.put(self._name, self._control, identity, body)
+
+    def put(self, name: bytes, control: bytes, identity: bytes, body: bytes | bytearray) -> None:
+        """Queue a late reply and see to it that it is sent at the end of this turn of the loop."""
+        self.ring.put(name, control, identity, body)
+        if not self._flushing and self._loop is not None:
+            self._flushing = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flushing = False
+        self.ring.flush()
+
+    def _on_readable(self) -> None:
+        """Answer a batch. Kept in one piece: every line of it is paid for once a query."""
+        ring = self.ring
+        inbox, senders, lengths, put = ring.inbox, ring.senders, ring.lengths, ring.put
+        pipeline = self._pipeline
+        handle, stamp = pipeline.handle, pipeline.stamp
+        known = self._clients.table.get
+        name_size, address = ring.name_size, self._address
+        control = b""
+        at = sender = 0
+        for slot in range(ring.receive()):
+            name = senders[sender : sender + name_size]
+            client = known(name[address])
+            if client is None:
+                client = self._clients.meet(name[address])
+            packet = inbox[at + 2 : at + lengths[slot]]
+            identity = inbox[at : at + 2]
+            at += INBOX
+            sender += NAME
+            if ring.pktinfo:
+                control = ring.control(slot)
+            reply = client.rendered(packet)
+            if reply is not None and (reply.stamp == stamp or pipeline.refresh(reply, packet, client.view)):
+                client.hits.append(reply)
+                put(name, control, identity, reply.body)
+                continue
+            self._name, self._control = name, control
+            body = handle(identity + packet, client, self)
+            if body:
+                put(name, control, identity, body)
+        ring.flush()
