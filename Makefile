@@ -1,0 +1,52 @@
+# Everything a person types. Each target that runs something makes .venv first; see packaging/setup.sh.
+
+BIN := .venv/bin
+TESTS ?= tests
+COMPILE := uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-annotate --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-test run test check fmt format-check lint types imports bench lock clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## make .venv and say which system packages are missing (as root: install them)
+	@packaging/setup.sh
+
+setup-test:
+	@packaging/setup.sh test
+
+run: setup ## run the resolver on 127.0.0.1:5353 and [::1]:5353 until Ctrl-C
+	@exec $(BIN)/plughole serve -c config.toml
+
+test: setup-test ## run all tests (TESTS=tests/core: some)
+	@$(BIN)/python -m pytest $(TESTS)
+
+check: format-check lint types imports test ## all that CI runs
+
+fmt: setup ## format the code and fix what can be fixed
+	@$(BIN)/ruff format --quiet
+	@$(BIN)/ruff check --quiet --fix
+
+format-check: setup-test
+	@$(BIN)/ruff format --quiet --check
+
+lint: setup ## look for mistakes and bad habits
+	@$(BIN)/ruff check --quiet
+
+types: setup ## check the types
+	@$(BIN)/mypy --no-error-summary
+
+imports: setup ## check that imports run one way
+	@$(BIN)/lint-imports --no-logo
+
+bench: setup ## compare with other resolvers; docs say which packages it wants
+	@$(BIN)/python -m benchmarks.bench
+
+lock: ## renew requirements.txt and requirements-dev.txt from pyproject.toml (needs uv)
+	$(COMPILE) --output-file requirements.txt
+	$(COMPILE) --extra embedded --group dev --output-file requirements-dev.txt
+
+clean: ## remove .venv, caches and what was built; var/ stays
+	@rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache htmlcov .coverage*

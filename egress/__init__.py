@@ -1,0 +1,1 @@
+"""What we cut off: plan which addresses to block, guard what must stay reachable, apply it to one firewall or another."""

@@ -1,0 +1,20 @@
+"""Fixtures every test may ask for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from internet import Internet
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(scope="session")
+def internet() -> Iterator[Internet]:
+    """The small internet, up for the whole run; tests that need it are skipped with the reason where it cannot be."""
+    if reason := Internet.why_not():
+        pytest.skip(reason)
+    with Internet() as up:
+        yield up
