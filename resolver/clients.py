@@ -5,14 +5,26 @@ from __future__ import annotations
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Final
 
-from resolver.pipeline import Client
-
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from resolver.policy import Policy
+    from resolver.answers import Rendered
+    from resolver.policy import Policy, View
 
 MAX_CLIENTS: Final = 65_536  # of one worker, about 20 MB; more start over, their hits told first
+
+
+class Client:
+    """What a worker remembers of one client address."""
+
+    __slots__ = ("address", "allowed", "hits", "rendered", "view")
+
+    def __init__(self, address: bytes, view: View, *, allowed: bool) -> None:
+        self.address = address
+        self.view = view
+        self.allowed = allowed
+        self.rendered = view.rendered.table.get if allowed else _nothing
+        self.hits: list[Rendered] = []
 
 
 class Clients:
@@ -46,3 +58,7 @@ class Clients:
         """Return all clients with hits to tell."""
         leaving, self._leaving = self._leaving, []
         return leaving + [client for client in self.table.values() if client.hits]
+
+
+def _nothing(_packet: bytes) -> None:
+    """The rendered cache of a client that is not served."""

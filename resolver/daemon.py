@@ -9,6 +9,7 @@ Rules:
 from __future__ import annotations
 
 import os
+import pwd
 import selectors
 import signal
 import socket
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from core.errors import PlugholeError
+from core.errors import PlugholeError, Unavailable
 from feeds.redis import EmbeddedServer
 from resolver import hub, worker
 from resolver.control import read_state
@@ -27,6 +28,7 @@ from resolver.sockets import bind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
     from types import FrameType
 
     from core.config import Config
@@ -96,6 +98,8 @@ class Supervisor:
         config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o750)
         count = config.server.workers or os.cpu_count() or 1
         bound = bind(config.server.listen, count)
+        if config.server.user:
+            _become(config.server.user, config.data_dir)
         self._catch_signals()
         if self._redis is not None:
             self._redis.start()
@@ -208,6 +212,21 @@ class Supervisor:
 def serve(config: Config, ready: Callable[[], None]) -> int:
     """Run a node until it is told to stop; returns the exit code. Raises PlugholeError when it cannot start."""
     return Supervisor(config).run(ready)
+
+
+def _become(user: str, data_dir: Path) -> None:
+    """Give up root for `user`, who then owns the data folder; raises Unavailable. Ports are bound by now."""
+    try:
+        entry = pwd.getpwnam(user)
+        if os.geteuid() == 0:
+            os.chown(data_dir, entry.pw_uid, entry.pw_gid)
+            os.initgroups(user, entry.pw_gid)
+            os.setgid(entry.pw_gid)
+            os.setuid(entry.pw_uid)
+    except (KeyError, OSError) as error:
+        raise Unavailable(f"server.user: cannot become {user!r}: {error}") from error
+    if os.geteuid() != entry.pw_uid:
+        raise Unavailable(f"server.user: only root can become {user!r}; start as root or leave server.user empty")
 
 
 def _pair() -> tuple[socket.socket, socket.socket]:

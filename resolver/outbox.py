@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Iterable
 
-    from resolver.pipeline import Client
+    from resolver.clients import Client
 
 CHUNK: Final = 400  # events a datagram: about 60 kB, well under the kernel's default send buffer of 212 kB
 MAX_WAITING: Final = 50_000  # events, about 30 MB

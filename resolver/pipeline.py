@@ -18,13 +18,15 @@ from core import rr
 from core.errors import Malformed
 from core.event import Event, Transport
 from core.names import Name, suffixes
-from core.verdict import UNTOUCHED, Action, Cause, Trigger, Verdict
+from core.verdict import UNTOUCHED, Action, Cause, Verdict
 from core.wire import HEADER, Form, Message, Query, cut, read_query, walk
 from resolver.answers import Answer, Rendered
-from resolver.policy import NO_RULING, Policy, Ruling, View, address_key, key_text, verdict
+from resolver.clients import Client
+from resolver.judge import judge
+from resolver.policy import Policy, Ruling, View, verdict
 from resolver.render import age
 from resolver.sinkhole import block_text
-from resolver.subjects import Subject, subjects
+from resolver.subjects import subjects
 from resolver.upstream import Answer as Reply
 from resolver.upstream import Question
 
@@ -56,19 +58,6 @@ class Peer(Protocol):
 
     def deliver(self, identity: bytes, body: bytes | bytearray) -> None:
         """Send the reply `identity + body`; an empty body is no reply."""
-
-
-class Client:
-    """What a worker remembers of one client address."""
-
-    __slots__ = ("address", "allowed", "hits", "rendered", "view")
-
-    def __init__(self, address: bytes, view: View, *, allowed: bool) -> None:
-        self.address = address
-        self.view = view
-        self.allowed = allowed
-        self.rendered = view.rendered.table.get if allowed else _nothing
-        self.hits: list[Rendered] = []
 
 
 class Waiter(NamedTuple):
@@ -170,7 +159,8 @@ class Pipeline:
                 return True
             keys = suffixes(answer.qname)
             ruling = self.policy.rule(keys, view)
-            if ruling.action < Action.NODATA and self._judge(keys, ruling, answer.subjects, view) == answer.verdict:
+            found = judge(self.policy, keys, ruling, answer.subjects, view)
+            if ruling.action < Action.NODATA and found == answer.verdict:
                 answer.epoch = self.policy.epoch
                 return True
         view.answers.drop(answer.key)
@@ -180,6 +170,9 @@ class Pipeline:
         if answer.verdict.action is Action.DROP:
             self._tell(client, peer, query, answer, self._clock(), cached=True)
             return NO_REPLY
+        if answer.verdict.action is _TCP_ONLY and peer.transport is Transport.UDP:
+            self._tell(client, peer, query, answer, self._clock(), cached=True)
+            return self._renderer.truncated(query)
         reply = self._render(query, answer, peer)
         if peer.transport is Transport.UDP:
             client.view.rendered.put(data[2:], reply)
@@ -317,11 +310,11 @@ class Pipeline:
         if message.qname != query.qname or message.qtype != query.qtype:
             raise Malformed("it answers another question")
         met, addresses = subjects(wire, message)
-        found = self._judge(waiter.keys, waiter.ruling, met, waiter.client.view)
+        found = judge(self.policy, waiter.keys, waiter.ruling, met, waiter.client.view)
         if found.action in (Action.SINKHOLE, Action.NODATA, Action.NXDOMAIN):
             answer = self._replaced(key, query, found)
         else:
-            answer = self._true(key, wire, message, secure=reply.secure)
+            answer = self._true(key, wire, message, reply)
             answer.addresses = tuple(addresses)
         answer.subjects = tuple(met)
         answer.verdict = found
@@ -339,15 +332,18 @@ class Pipeline:
         answer.addresses = self._sinkhole.addresses(found.action, query.qtype)
         return answer
 
-    def _true(self, key: bytes, wire: bytes, message: Message, *, secure: bool) -> Answer:
+    def _true(self, key: bytes, wire: bytes, message: Message, reply: Reply) -> Answer:
         ttl = self._lifetime(wire, message)
         plain = self._capped(cut(wire, message, signatures=False))
         signed = None
         if any(record.rtype == rr.RRSIG for record in message.records):
             signed = self._capped(cut(wire, message, signatures=True))
         answer = Answer(key, plain, signed, message.rcode)
-        answer.secure = secure
+        answer.secure = reply.secure
         answer.ttl = ttl
+        if message.rcode not in (rr.Rcode.NOERROR, rr.Rcode.NXDOMAIN):
+            answer.ede = reply.ede if reply.ede >= 0 else rr.Ede.OTHER
+            answer.ede_text = reply.ede_text or f"{reply.server} says {rr.rcode_text(message.rcode)}"
         return answer
 
     def _lifetime(self, wire: bytes, message: Message) -> int:
@@ -367,22 +363,6 @@ class Pipeline:
         if all(low <= ttl <= high for _, ttl in form.ttls):
             return form
         return Form(form.counts, form.body, tuple((at, min(max(ttl, low), high)) for at, ttl in form.ttls))
-
-    def _judge(self, keys: list[Name], ruling: Ruling, met: tuple[Subject, ...] | list[Subject], view: View) -> Verdict:
-        """Return the verdict on a question and on everything its reply brought, by the same rules."""
-        own = verdict(ruling, keys)
-        if ruling.action is Action.PASSTHRU or not met:
-            return own
-        rule = self.policy.rule
-        worst = own
-        for trigger, value, address in met:
-            named = [address_key(value)] if address else suffixes(value)
-            said = rule(named, view)
-            if said is NO_RULING or said.action in (Action.NONE, Action.PASSTHRU):
-                continue
-            found = verdict(said, named, trigger=Trigger(trigger), member=key_text(named[0]))
-            worst = _worse(worst, found)
-        return worst
 
     def _tell(
         self, client: Client, peer: Peer, query: Query, answer: Answer, started: float, *, cached: bool = False
@@ -406,19 +386,7 @@ class Pipeline:
         )  # fmt: skip
 
 
-def _worse(first: Verdict, second: Verdict) -> Verdict:
-    """The one that blocks, else the one that says more; the reasons of both are kept."""
-    if second.action > first.action or (second.action is Action.ALERT and first.action is Action.PASSTHRU):
-        first, second = second, first
-    reasons = first.reasons + tuple(reason for reason in second.reasons if reason not in first.reasons)
-    return Verdict(first.action, first.cause, reasons, first.trigger, first.member)
-
-
 def _format_error(data: bytes) -> bytes:
     """FORMERR without a question section: what was asked could not be read."""
     flags = rr.QR | rr.RA | (int.from_bytes(data[2:4], "big") & (rr.RD | rr.OPCODE)) | rr.Rcode.FORMERR
     return flags.to_bytes(2, "big") + b"\x00" * 8
-
-
-def _nothing(_packet: bytes) -> None:
-    return None

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
-    from resolver.clients import Clients
-    from resolver.pipeline import Client, Pipeline
+    from resolver.clients import Client, Clients
+    from resolver.pipeline import Pipeline
 
 MAX_OUTSTANDING: Final = 100  # questions of one connection on their way; past that it is not read from
 MAX_UNSENT: Final = 262_144  # octets a client may leave unread before we stop reading from it

@@ -1,0 +1,37 @@
+"""The verdict on a question and on everything its reply brought: chain members, addresses, hints, name servers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from core.names import Name, suffixes
+from core.verdict import Action, Trigger, Verdict
+from resolver.policy import Policy, Ruling, View, address_key, key_text, verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from resolver.subjects import Subject
+
+
+def judge(policy: Policy, keys: list[Name], ruling: Ruling, met: Sequence[Subject], view: View) -> Verdict:
+    """Return the verdict on a question (`keys`, `ruling`) whose reply brought `met`, all by the same rules."""
+    worst = verdict(ruling, keys)
+    if ruling.action is Action.PASSTHRU:
+        return worst
+    for trigger, value, address in met:
+        named = [address_key(value)] if address else suffixes(value)
+        said = policy.rule(named, view)
+        if said.action in (Action.NONE, Action.PASSTHRU):
+            continue
+        found = verdict(said, named, trigger=Trigger(trigger), member=key_text(named[0]))
+        worst = _worse(worst, found)
+    return worst
+
+
+def _worse(first: Verdict, second: Verdict) -> Verdict:
+    """The one that blocks, else the one that says more; the reasons of both are kept."""
+    if second.action > first.action or (second.action is Action.ALERT and first.action is Action.PASSTHRU):
+        first, second = second, first
+    reasons = first.reasons + tuple(reason for reason in second.reasons if reason not in first.reasons)
+    return Verdict(first.action, first.cause, reasons, first.trigger, first.member)

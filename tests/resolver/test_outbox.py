@@ -1,0 +1,92 @@
+"""The outbox: bounded whatever the hub does, and every event not told is counted."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING
+
+import pytest
+
+from core.event import Event, decode_batch
+from resolver import outbox as module
+from resolver.outbox import CHUNK, Outbox
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+EVENT = Event(1.0, b"\x7f\x00\x00\x01", b"\x01a\x00", 1, 0)
+
+
+@pytest.fixture
+def line() -> Iterator[tuple[socket.socket, socket.socket]]:
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    near.setblocking(False)
+    far.setblocking(False)
+    yield near, far
+    near.close()
+    far.close()
+
+
+def drained(far: socket.socket) -> tuple[int, int]:
+    """Return how many events came and how many are said to have been dropped."""
+    events = dropped = 0
+    while True:
+        try:
+            batch = decode_batch(far.recv(300_000))
+        except BlockingIOError:
+            return events, dropped
+        events += len(batch.events)
+        dropped += batch.dropped
+
+
+def test_what_is_added_arrives_in_order(line: tuple[socket.socket, socket.socket]) -> None:
+    near, far = line
+    box = Outbox(near, worker=3, per_second=10_000)
+    for at in range(CHUNK + 1):
+        box.add(Event(float(at), b"\x7f\x00\x00\x01", b"\x01a\x00", 1, 0))
+    box.flush()
+    first, second = decode_batch(far.recv(300_000)), decode_batch(far.recv(300_000))
+    assert first.worker == 3
+    assert [event.at for event in (*first.events, *second.events)] == list(range(CHUNK + 1))
+
+
+def test_a_hub_that_does_not_read_costs_nothing_but_events_which_are_counted(
+    line: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    near, far = line
+    monkeypatch.setattr(module, "MAX_WAITING", 1_000)
+    box = Outbox(near, worker=0, per_second=10**9)
+    total = 50_000
+    for _ in range(total):
+        box.add(EVENT)
+        box.flush()
+    counters = box.counters()
+    assert counters["waiting"] <= 1_000
+    assert counters["dropped"] > 0
+    arrived = dropped = 0
+    while box.counters()["waiting"] or not arrived:
+        more, lost = drained(far)
+        arrived += more
+        dropped += lost
+        box.flush()
+    more, lost = drained(far)
+    assert arrived + more + counters["dropped"] == total
+    assert dropped + lost == counters["dropped"]
+
+
+def test_room_comes_back_every_second(line: tuple[socket.socket, socket.socket]) -> None:
+    box = Outbox(line[0], worker=0, per_second=2)
+    box.add(EVENT)
+    box.add(EVENT)
+    assert box.room == 0
+    box.second()
+    assert box.room == 2
+
+
+def test_a_closed_line_does_not_raise(line: tuple[socket.socket, socket.socket]) -> None:
+    near, far = line
+    far.close()
+    box = Outbox(near, worker=0, per_second=10)
+    box.add(EVENT)
+    box.flush()
+    assert box.counters()["waiting"] == 1
