@@ -10,9 +10,10 @@ from ipaddress import AddressValueError, IPv4Address, IPv6Address, ip_address, i
 from typing import TYPE_CHECKING, Final
 from urllib.parse import SplitResult, urlsplit
 
-from core.endpoints import parse_endpoint, server_scheme
+from core.endpoints import parse_endpoint
 from core.errors import BadName
 from core.names import from_text
+from core.servers import Server, parse_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -86,11 +87,18 @@ def _endpoint(text: str) -> None:
 
 
 def _server(text: str) -> None:
-    server_scheme(text)
+    _parsed(text)
+
+
+def _parsed(text: str) -> Server:
+    try:
+        return parse_server(text)
+    except ValueError as error:
+        raise ValueError(f"is no server: {str(error).removeprefix(f'{text!r}: ')}") from None
 
 
 def _zone_server(text: str) -> None:
-    if server_scheme(text) == "https":
+    if _parsed(text).scheme == "https":
         raise ValueError(
             'is DNS over HTTPS, which a zone cannot use; write "192.0.2.53" or "tls://192.0.2.53#ns.example"'
         )

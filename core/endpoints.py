@@ -1,22 +1,16 @@
-"""Addresses with ports as people write them in the configuration: where we listen and whom we ask."""
+"""Addresses with ports as people write them in the configuration: where we listen."""
 
 from __future__ import annotations
 
 import re
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import Final, Literal, NamedTuple, TypeAlias
+from typing import Final, NamedTuple
 
 MAX_PORT: Final = 65_535
-MAX_TEXT: Final = 1_024  # characters; longer is a slip of the clipboard
-
-Scheme: TypeAlias = Literal["udp", "tls", "https"]
 
 _ENDPOINT: Final = re.compile(
     r"(?:\[(?P<six>[0-9A-Fa-f:.]+(?:%[\w.-]{1,15})?)\]|(?P<four>[0-9.]+)):(?P<port>[0-9]{1,5})", re.ASCII
 )
-_PLAIN: Final = re.compile(r"\[?(?P<address>[0-9A-Fa-f:.]+(?:%[\w.-]{1,15})?)\]?(?:@(?P<port>[0-9]{1,5}))?", re.ASCII)
-_HOST: Final = re.compile(r"[\w-]{1,63}(?:\.[\w-]{1,63})*\.?", re.ASCII)
-_HTTPS: Final = re.compile(r"https://(?:\[[0-9A-Fa-f:.]+\]|[\w.-]{1,253})(?::[0-9]{1,5})?(?:/[!-~]*)?", re.ASCII)
 
 
 class Endpoint(NamedTuple):
@@ -42,42 +36,6 @@ def parse_endpoint(text: str) -> Endpoint:
     if address.is_multicast:
         raise ValueError("is a multicast address; write an address of this host, or 0.0.0.0 or [::] for all")
     return Endpoint(str(address), _port(found["port"]))
-
-
-def server_scheme(text: str) -> Scheme:
-    """Return how the upstream server `text` names is asked; raises ValueError: what is wrong, what to write."""
-    if len(text) > MAX_TEXT:
-        raise ValueError(f"is longer than {MAX_TEXT} characters; write an address")
-    scheme, mark, rest = text.partition("://")
-    if not mark:
-        _check_plain(text)
-        return "udp"
-    if scheme == "tls":
-        _check_tls(rest)
-        return "tls"
-    if scheme == "https" and _HTTPS.fullmatch(text):
-        return "https"
-    raise ValueError(
-        'is no server; write "192.0.2.1", "tls://192.0.2.1#dns.example" or "https://dns.example/dns-query"'
-    )
-
-
-def _check_plain(text: str) -> None:
-    found = _PLAIN.fullmatch(text)
-    if found is None:
-        raise ValueError('is not ADDRESS or ADDRESS@PORT; write "192.0.2.1", "192.0.2.1@5300" or "2001:db8::1"')
-    address = _address(found["address"])
-    if address.is_unspecified or address.is_multicast:
-        raise ValueError('is not the address of one server; write "192.0.2.1"')
-    if found["port"] is not None:
-        _port(found["port"])
-
-
-def _check_tls(rest: str) -> None:
-    endpoint, _, name = rest.partition("#")
-    if not _HOST.fullmatch(name):
-        raise ValueError('lacks the name its certificate must carry; write "tls://192.0.2.1@853#dns.example"')
-    _check_plain(endpoint)
 
 
 def _address(text: str) -> IPv4Address | IPv6Address:

@@ -24,7 +24,7 @@ class Transport(IntEnum):
     DOQ = 4
 
 
-class Event(msgspec.Struct, frozen=True, array_like=True):
+class Event(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A query and its outcome. Times are Unix seconds, durations microseconds."""
 
     at: float

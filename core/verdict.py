@@ -50,7 +50,7 @@ class Trigger(IntEnum):
     CLIENT = 5
 
 
-class Reason(msgspec.Struct, frozen=True, array_like=True):
+class Reason(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One piece of knowledge that matched. All that match are kept, not only the one that won."""
 
     cause: Cause
@@ -70,7 +70,7 @@ class Reason(msgspec.Struct, frozen=True, array_like=True):
         return " - ".join(part for part in (f"{head} ({detail})" if detail else head, self.text) if part)
 
 
-class Verdict(msgspec.Struct, frozen=True, array_like=True):
+class Verdict(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The decision on one query: an action, its cause and all reasons, the deciding one first."""
 
     action: Action = Action.NONE

@@ -18,6 +18,7 @@ from core.names import MAX_NAME, Name
 
 HEADER: Final = 12  # octets
 MAX_MESSAGE: Final = 65_535  # octets, the largest a TCP length prefix can say
+_NO_TTL: Final = 2**32  # above every TTL
 MAX_RECORDS: Final = 4_096  # of one reply; 64 kB hold 5,957 of the smallest kind, no honest reply comes near
 
 _HEAD: Final = Struct("!6H")
@@ -79,7 +80,10 @@ class Message(NamedTuple):
     qname: Name
     qtype: int
     answers_at: int
-    records: list[Record]
+    records: list[Record]  # without OPT
+    opt_at: int  # index in `records` where OPT stood, -1 for none
+    signed: bool  # has records only DNSSEC needs
+    lowest: int  # TTL in seconds, over all records; 0 when there are none
 
 
 def read_query(data: bytes) -> Query:
@@ -196,35 +200,41 @@ def read_name(data: bytes, at: int) -> Name:
 
 def walk(data: bytes) -> Message:
     """Walk a whole reply; raises Malformed when any part of it does not hold together."""
-    if len(data) < HEADER:
+    size = len(data)
+    if size < HEADER:
         raise Malformed("shorter than a header")
-    _, flags, questions, *counts = _HEAD.unpack_from(data)
-    if questions != 1 or sum(counts) > MAX_RECORDS:
+    _, flags, questions, answers, authority, additional = _HEAD.unpack_from(data)
+    total = answers + authority + additional
+    if questions != 1 or total > MAX_RECORDS:
         raise Malformed("a reply repeats one question and has a sane number of records")
     qname = read_name(data, HEADER)
-    at = skip_name(data, HEADER) + 4
-    if at > len(data):
+    at = answers_at = skip_name(data, HEADER) + 4
+    if at > size:
         raise Malformed("question cut short")
-    qtype = _U16.unpack_from(data, at - 4)[0]
-    answers_at = at
     records: list[Record] = []
-    rcode = flags & 0xF
-    for section, count in enumerate(counts, 1):
-        for _ in range(count):
-            owner = at
-            at = skip_name(data, at)
-            try:
-                rtype, rclass, ttl, length = _FIXED.unpack_from(data, at)
-            except struct_error:
-                raise Malformed("record cut short") from None
-            start = at + 10
-            if rtype == rr.OPT:
-                rcode |= (ttl >> 24) << 4
-            records.append(Record(section, owner, rtype, rclass, at + 4, ttl, start, start + length))
-            at = start + length
-            if at > len(data):
-                raise Malformed("record runs past the end")
-    return Message(flags, rcode, qname, qtype, answers_at, records)
+    opt_at, rcode, signed, lowest = -1, flags & 0xF, False, _NO_TTL
+    for number in range(total):
+        owner = at
+        at = at + 2 if at + 2 <= size and data[at] >= 0xC0 else skip_name(data, at)
+        try:
+            rtype, rclass, ttl, length = _FIXED.unpack_from(data, at)
+        except struct_error:
+            raise Malformed("record cut short") from None
+        end = at + 10 + length
+        if end > size:
+            raise Malformed("record runs past the end")
+        if rtype == rr.OPT:
+            rcode |= (ttl >> 24) << 4
+            opt_at = len(records) if opt_at < 0 else MAX_RECORDS
+        else:
+            section = 1 if number < answers else 2 if number < answers + authority else 3
+            records.append(Record(section, owner, rtype, rclass, at + 4, ttl, at + 10, end))
+            lowest = min(lowest, ttl)
+            signed = signed or rtype in SIGNATURES
+        at = end
+    qtype = _U16.unpack_from(data, answers_at - 4)[0]
+    lowest = lowest if records else 0
+    return Message(flags, rcode, qname, qtype, answers_at, records, opt_at, signed, lowest)
 
 
 def expand_rdata(data: bytes, record: Record) -> bytes:
@@ -274,17 +284,15 @@ def cut(data: bytes, message: Message, *, signatures: bool) -> Form:
 
     Where records go from the middle, the rest is written anew so that no pointer is left hanging.
     """
-    keep = [
-        record
-        for record in message.records
-        if record.rtype != rr.OPT and (signatures or record.rtype not in SIGNATURES or record.rtype == message.qtype)
-    ]
-    base = message.answers_at
-    counts = _count(keep)
-    if len(keep) == len(message.records) or keep == message.records[: len(keep)]:
+    base, keep = message.answers_at, message.records
+    if message.signed and not signatures:
+        qtype = message.qtype
+        keep = [record for record in keep if record.rtype not in SIGNATURES or record.rtype == qtype]
+    if len(keep) == len(message.records) and message.opt_at in (-1, len(keep)):
+        counts = data[6:10] + _U16.pack(_U16.unpack_from(data, 10)[0] - (message.opt_at >= 0))
         end = keep[-1].end if keep else base
-        return Form(counts, data[base:end], tuple((record.ttl_at - base, record.ttl) for record in keep))
-    return _rewrite(data, message, keep, counts)
+        return Form(counts, data[base:end], tuple([(record.ttl_at - base, record.ttl) for record in keep]))
+    return _rewrite(data, message, keep, _count(keep))
 
 
 def _count(records: list[Record]) -> bytes:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import resource
 import selectors
 import signal
 import socket
@@ -96,6 +97,7 @@ class Supervisor:
         """Serve until told to stop. `ready` is called once the first queries can be answered."""
         config = self._config
         config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o750)
+        _raise_file_limit()
         count = config.server.workers or os.cpu_count() or 1
         bound = bind(config.server.listen, count)
         if config.server.user:
@@ -212,6 +214,12 @@ class Supervisor:
 def serve(config: Config, ready: Callable[[], None]) -> int:
     """Run a node until it is told to stop; returns the exit code. Raises PlugholeError when it cannot start."""
     return Supervisor(config).run(ready)
+
+
+def _raise_file_limit() -> None:
+    """Allow as many open files as the system lets us: every question on its way upstream holds a socket."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _become(user: str, data_dir: Path) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from core.names import Name, suffixes
-from core.verdict import Action, Trigger, Verdict
-from resolver.policy import Policy, Ruling, View, address_key, key_text, verdict
+from core.verdict import UNTOUCHED, Action, Trigger, Verdict
+from resolver.policy import NO_RULING, Policy, Ruling, View, address_key, key_text, verdict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 def judge(policy: Policy, keys: list[Name], ruling: Ruling, met: Sequence[Subject], view: View) -> Verdict:
     """Return the verdict on a question (`keys`, `ruling`) whose reply brought `met`, all by the same rules."""
-    worst = verdict(ruling, keys)
+    worst = UNTOUCHED if ruling is NO_RULING else verdict(ruling, keys)
     if ruling.action is Action.PASSTHRU:
         return worst
     for trigger, value, address in met:
         named = [address_key(value)] if address else suffixes(value)
         said = policy.rule(named, view)
-        if said.action in (Action.NONE, Action.PASSTHRU):
+        if said is NO_RULING or said.action in (Action.NONE, Action.PASSTHRU):
             continue
         found = verdict(said, named, trigger=Trigger(trigger), member=key_text(named[0]))
         worst = _worse(worst, found)

@@ -36,12 +36,13 @@ if TYPE_CHECKING:
     from core.config import Cache as CacheSettings
     from resolver.outbox import Outbox
     from resolver.render import Renderer
-    from resolver.sinkhole import Sinkhole
+    from resolver.sinkhole import Replacement, Sinkhole
     from resolver.upstream import Upstream
 
 MAX_WAITERS: Final = 1_000  # clients waiting for one upstream question; the next is told SERVFAIL
 FAILURE_TTL: Final = 2  # seconds a failure is remembered, RFC 9520 section 3.2: at least one
-_REFUSED_TYPES: Final = frozenset((rr.AXFR, rr.IXFR, rr.OPT, 250))  # transfers, and types that are no questions
+_REFUSED_TYPES: Final = frozenset((0, rr.OPT, *range(249, 255)))  # TKEY to MAILA: transfers and meta types, not ANY
+_HEALTHY: Final = frozenset((rr.Rcode.NOERROR, rr.Rcode.NXDOMAIN))
 NO_REPLY: Final = b""
 _NODATA: Final = Action.NODATA  # enum members are slow to reach through their class
 _TCP_ONLY: Final = Action.TCP_ONLY
@@ -189,37 +190,33 @@ class Pipeline:
     # ---- blocked by its name
 
     def _block(self, query: Query, client: Client, peer: Peer, keys: list[Name], ruling: Ruling) -> bytes:
-        action = ruling.action
+        action, outbox = ruling.action, self._outbox
         self.counters["blocked"] += 1
-        outbox = self._outbox
-        found = verdict(ruling, keys) if query.edns or outbox.room > 0 else UNTOUCHED
+        made = self._sinkhole.replacement(action, query.qtype)
+        found = UNTOUCHED
         if outbox.room > 0:
-            self._tell_blocked(query, client, peer, found)
+            found = verdict(ruling, keys)
+            self._tell_blocked(query, client, peer, found, made)
         else:
             outbox.over += 1
         renderer = self._renderer
         if action is Action.DROP:
             return NO_REPLY
-        if action is Action.TCP_ONLY:
+        if action is _TCP_ONLY:
             return renderer.truncated(query)
-        made = self._sinkhole.replacement(action, query.qtype)
-        counts = made.counts
         if not query.edns:
-            return renderer.head(query, made.rcode, counts) + query.question + made.body
-        counts = counts[:5] + bytes((counts[5] + 1,))
-        text = block_text(found)
+            return renderer.head(query, made.rcode, made.counts) + query.question + made.body
+        counts = made.counts[:5] + bytes((made.counts[5] + 1,))
+        text = block_text(found if found is not UNTOUCHED else verdict(ruling, keys))
         tail = renderer.opt(query, made.rcode, rr.Ede.BLOCKED, text)
         return renderer.head(query, made.rcode, counts) + query.question + made.body + tail
 
-    def _tell_blocked(self, query: Query, client: Client, peer: Peer, found: Verdict) -> None:
-        action = found.action
-        made = self._sinkhole.replacement(action, query.qtype)
+    def _tell_blocked(self, query: Query, client: Client, peer: Peer, found: Verdict, made: Replacement) -> None:
         self._outbox.add(
             Event(
-                self._clock(), client.address, query.qname, query.qtype, made.rcode, action, found.cause,
+                self._clock(), client.address, query.qname, query.qtype, made.rcode, found.action, found.cause,
                 peer.transport, False, 1, 0, HEADER + len(query.question) + len(made.body), made.ttl, "", False,
-                self._sinkhole.addresses(action, query.qtype), found.reasons, found.trigger, found.member,
-                client.view.name,
+                made.addresses, found.reasons, found.trigger, found.member, client.view.name,
             )
         )  # fmt: skip
 
@@ -329,40 +326,37 @@ class Pipeline:
         answer.ttl = made.ttl
         answer.ede = rr.Ede.BLOCKED
         answer.ede_text = block_text(found)
-        answer.addresses = self._sinkhole.addresses(found.action, query.qtype)
+        answer.addresses = made.addresses
         return answer
 
     def _true(self, key: bytes, wire: bytes, message: Message, reply: Reply) -> Answer:
-        ttl = self._lifetime(wire, message)
         plain = self._capped(cut(wire, message, signatures=False))
-        signed = None
-        if any(record.rtype == rr.RRSIG for record in message.records):
-            signed = self._capped(cut(wire, message, signatures=True))
+        signed = self._capped(cut(wire, message, signatures=True)) if message.signed else None
         answer = Answer(key, plain, signed, message.rcode)
         answer.secure = reply.secure
-        answer.ttl = ttl
-        if message.rcode not in (rr.Rcode.NOERROR, rr.Rcode.NXDOMAIN):
+        answer.ttl = self._lifetime(wire, message)
+        if message.rcode not in _HEALTHY:
             answer.ede = reply.ede if reply.ede >= 0 else rr.Ede.OTHER
             answer.ede_text = reply.ede_text or f"{reply.server} says {rr.rcode_text(message.rcode)}"
         return answer
 
     def _lifetime(self, wire: bytes, message: Message) -> int:
         """Seconds an answer may be kept; negative ones by their SOA (RFC 2308 section 5), without one not at all."""
-        records = [record for record in message.records if record.rtype != rr.OPT]
-        lowest = min((record.ttl for record in records), default=0)
-        if message.rcode not in (rr.Rcode.NOERROR, rr.Rcode.NXDOMAIN):
+        if message.rcode not in _HEALTHY:
             return FAILURE_TTL
-        if message.rcode == rr.Rcode.NXDOMAIN or not any(record.section == 1 for record in records):
+        records = message.records
+        if message.rcode == rr.Rcode.NXDOMAIN or not records or records[0].section != 1:
             soa = next((record for record in records if record.section == 2 and record.rtype == rr.SOA), None)
             minimum = int.from_bytes(wire[soa.end - 4 : soa.end], "big") if soa is not None else 0
-            return min(lowest, minimum, self._cache.max_negative_ttl)
-        return max(min(lowest, self._cache.max_ttl), self._cache.min_ttl)
+            return min(message.lowest, minimum, self._cache.max_negative_ttl)
+        return max(min(message.lowest, self._cache.max_ttl), self._cache.min_ttl)
 
     def _capped(self, form: Form) -> Form:
         low, high = self._cache.min_ttl, self._cache.max_ttl
-        if all(low <= ttl <= high for _, ttl in form.ttls):
-            return form
-        return Form(form.counts, form.body, tuple((at, min(max(ttl, low), high)) for at, ttl in form.ttls))
+        for _, ttl in form.ttls:
+            if not low <= ttl <= high:
+                return Form(form.counts, form.body, tuple((at, min(max(ttl, low), high)) for at, ttl in form.ttls))
+        return form
 
     def _tell(
         self, client: Client, peer: Peer, query: Query, answer: Answer, started: float, *, cached: bool = False

@@ -26,6 +26,7 @@ class Replacement(NamedTuple):
     counts: bytes
     body: bytes
     ttl: int
+    addresses: tuple[bytes, ...] = ()  # packed, those the body carries
 
 
 class Sinkhole:
@@ -51,10 +52,6 @@ class Sinkhole:
             found = self._made[action, kind] = self._make(action, kind)
         return found
 
-    def addresses(self, action: Action, qtype: int) -> tuple[bytes, ...]:
-        """Return the addresses such a reply carries, packed."""
-        return self._packed.get(qtype, ()) if action is Action.SINKHOLE else ()
-
     def _make(self, action: Action, qtype: int) -> Replacement:
         rcode = rr.Rcode.NXDOMAIN if action is Action.NXDOMAIN else rr.Rcode.NOERROR
         record = DNSRecord(DNSHeader(qr=1), q=DNSQuestion(_OWNER))
@@ -69,7 +66,7 @@ class Sinkhole:
             record.add_auth(authority)
         packed = bytes(record.pack())
         question = 12 + len(_OWNER) + 2 + 4
-        return Replacement(rcode, packed[6:12], packed[question:], self._ttl)
+        return Replacement(rcode, packed[6:12], packed[question:], self._ttl, self._packed.get(qtype, ()))
 
 
 def block_text(verdict: Verdict) -> str:

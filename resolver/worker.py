@@ -91,7 +91,7 @@ class Worker:
             await tcp.start()
         gc.collect()
         gc.freeze()  # what lives as long as the process is not looked at again
-        gc.set_threshold(50_000, 50, 100)
+        gc.set_threshold(200_000, 50, 100)  # what is made for a query holds no cycles: look seldom
         loop.call_later(FLUSH, self._flush)
         self._second()
         listening = asyncio.create_task(self._listen_for_news())

@@ -4,8 +4,8 @@ Rules:
 1. A question leaves from one of 16 sockets, drawn at random; the kernel chose each port at random and drops what other
    addresses send to it (RFC 5452 section 9.2).
 2. A socket is replaced after a random number of questions, and as soon as strange replies pile up on it.
-3. All sockets hang on one epoll descriptor, which hangs on the event loop: the loop wakes once for all of them. That
-   costs a third of a reader on each socket.
+3. All sockets hang on one epoll descriptor, and that on the event loop: the loop wakes once for all of them, and
+   replacing a socket does not concern it. One datagram a socket and turn: asking again for nothing costs more.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Sequence
 
+    from core.servers import Server
     from resolver.upstream.health import Health
-    from resolver.upstream.servers import Server
     from resolver.upstream.transactions import Outcomes, Transaction
 
 PORTS: Final = 16  # sockets a server in use at a time
 MIN_USES: Final = 512  # questions a socket carries at least
 MAX_STRANGERS: Final = 16  # strange or late replies on a socket before it is replaced
 MAX_RETIRED: Final = 256  # sockets kept open for replies still under way; beyond it sockets serve longer
-BATCH: Final = 64  # sockets looked at in one turn of the loop
+BATCH: Final = 64  # sockets looked at in one turn of the loop, one datagram each
 RECEIVE: Final = 4_096  # octets; more than we ever ask for
 BUFFER: Final = 1 << 20  # octets of kernel receive buffer: a burst of answers must fit
 

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from core.config import Upstream as Settings
+    from core.servers import Server
     from resolver.upstream import Question
-    from resolver.upstream.servers import Server
 
 IN_FLIGHT: Final = 256  # requests at a time; the rest wait their turn within their time-out
 CONNECTIONS: Final = 8  # to all servers together; one carries about a hundred requests over HTTP/2

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from core.config import Upstream as Settings
+    from core.servers import Server
     from resolver.upstream import Question
-    from resolver.upstream.servers import Server
 
 MAX_NAMED: Final = 4  # servers named in the text of a failure
 TIDY: Final = TICKS  # ticks between two rounds of closing what is idle
@@ -145,7 +145,7 @@ class Forward:
         index = transaction.server
         if self._sample[index]:
             self._measure(transaction)
-        transaction.due = NEVER
+        transaction.off_wheel()
         self._outstanding -= 1
         self._answered += 1
         transaction.done(Answer(wire, code, False, False, -1, "", self._names[index]))
@@ -205,6 +205,7 @@ class Forward:
         setbacks.stream = False
         if step.wait:
             transaction.server = step.server
+            transaction.off_wheel()
             self._wheel.add(transaction, min(step.wait, transaction.expires - self._wheel.now))
         else:
             self._dispatch(transaction, step.server)
@@ -216,6 +217,7 @@ class Forward:
         wait = self._waits[index]
         transaction.server = index
         transaction.sent = self._clock()
+        transaction.off_wheel()
         self._wheel.add(
             transaction, left if setbacks.attempts >= most_attempts(len(self._servers)) else min(wait, left)
         )
@@ -282,13 +284,13 @@ class Forward:
             self._fail(transaction, Ede.NO_REACHABLE_AUTHORITY, f"no answer in time from {tried}")
 
     def _settle(self, transaction: Transaction, answer: Answer) -> None:
-        transaction.due = NEVER
+        transaction.off_wheel()
         self._outstanding -= 1
         self._answered += 1
         transaction.done(answer)
 
     def _fail(self, transaction: Transaction, ede: Ede, text: str) -> None:
-        transaction.due = NEVER
+        transaction.off_wheel()
         self._outstanding -= 1
         if ede is Ede.NO_REACHABLE_AUTHORITY:
             self._timeouts += 1

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from core.names import ROOT, from_text, suffixes
+from core.servers import Server, parse_server
 from resolver.upstream.forward import Forward
-from resolver.upstream.servers import Server, parse_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -98,4 +98,5 @@ def _forwarder(servers: list[Server], settings: Settings, *, where: str) -> Upst
         raise ValueError(f"{where}.servers: https:// cannot be mixed with others; name servers of one kind")
     from resolver.upstream.doh import Doh  # an HTTP client of 0.2 s to import: only for those who ask for it
 
-    return Doh(servers, settings=settings)
+    known = {server.address: server.connect_to for server in servers if server.connect_to}
+    return Doh(servers, settings=settings, bootstrap=known)

@@ -20,7 +20,7 @@ from resolver.upstream.echo import Echo, Noise, Wording, compare, section
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from resolver.upstream.servers import Server
+    from core.servers import Server
     from resolver.upstream.transactions import Outcomes, Transaction
 
 IDLE: Final = 10.0  # seconds without a question before the connection is closed

@@ -25,7 +25,7 @@ from resolver.upstream.streams import tls_context
 if TYPE_CHECKING:
     from ssl import SSLContext
 
-    from resolver.upstream.servers import Server
+    from core.servers import Server
 
 MAX_CONNECTIONS: Final = 128  # on all ports together; libunbound opens at most 64 a context
 BACKLOG: Final = 64  # connections the kernel holds while the loop is busy

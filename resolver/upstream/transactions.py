@@ -47,27 +47,32 @@ class Kept(NamedTuple):
 
 
 class Transaction:
-    """A question under way. `due` is the tick its attempt ends at, `NEVER` when it is answered."""
+    """A question under way, from `ask` until it leaves the wheel."""
 
-    __slots__ = ("asked", "done", "due", "expires", "ident", "pending", "question", "sent", "server", "setbacks")
+    __slots__ = ("asked", "done", "expires", "ident", "pending", "question", "sent", "server", "setbacks", "slot")
 
     def __init__(self, asked: Question, done: Callable[[Answer], None], expires: int) -> None:
         self.asked = asked
         self.done = done
         self.expires = expires
-        self.due = 0
         self.server = 0  # index of the one that has it
         self.sent = 0.0  # seconds on the engine's clock
         self.question = b""  # the section as it was sent, to be repeated exactly
         self.ident = b""
         self.pending: dict[bytes, Transaction] | None = None  # the table it stands in under `ident`
         self.setbacks: Setbacks | None = None
+        self.slot: set[Transaction] | None = None  # of the wheel, where its deadline stands
 
     def leave(self) -> None:
         """Take it off the table it stands in: a reply that comes now is late."""
         if self.pending is not None:
             self.pending.pop(self.ident, None)
             self.pending = None
+
+    def off_wheel(self) -> None:
+        """Drop its deadline."""
+        if self.slot is not None:
+            self.slot.discard(self)
 
 
 class Outcomes(Protocol):
@@ -87,40 +92,36 @@ class Outcomes(Protocol):
 
 
 class Wheel:
-    """Deadlines in a ring of slots: adding is an append, and each tick looks at one slot."""
+    """Deadlines in a ring of slots, one a tick. What is answered leaves at once, so it holds what is outstanding."""
 
     __slots__ = ("_slots", "now")
 
     def __init__(self, now: int) -> None:
-        self._slots: list[list[Transaction]] = [[] for _ in range(SLOTS)]
+        self._slots: list[set[Transaction]] = [set() for _ in range(SLOTS)]
         self.now = now
 
     def add(self, transaction: Transaction, ticks: int) -> None:
-        """Have `transaction` come out `ticks` (1 to SLOTS - 1, the nearest is taken) from now."""
+        """Have `transaction`, which stands nowhere yet, come out `ticks` (1 to SLOTS - 1, or the nearest) from now."""
         if not 0 < ticks < SLOTS:
             ticks = min(max(ticks, 1), SLOTS - 1)
-        due = self.now + ticks
-        transaction.due = due
-        self._slots[due % SLOTS].append(transaction)
+        slot = self._slots[(self.now + ticks) % SLOTS]
+        slot.add(transaction)
+        transaction.slot = slot
 
     def advance(self, now: int) -> Iterator[Transaction]:
-        """Move to tick `now` and yield what fell due on the way; answered and re-dated ones are forgotten."""
+        """Move to tick `now` and yield, off the wheel, what fell due on the way."""
         for tick in range(max(self.now + 1, now - SLOTS + 1), now + 1):
             self.now = tick
             slot = self._slots[tick % SLOTS]
-            self._slots[tick % SLOTS] = []
-            for transaction in slot:
-                if 0 <= transaction.due <= tick:
-                    yield transaction
-        self.now = max(self.now, now)
+            while slot:
+                yield slot.pop()
+            self._slots[tick % SLOTS] = set()  # a set keeps the room it once needed
 
     def clear(self) -> Iterator[Transaction]:
-        """Yield all that is under way and forget it."""
-        slots, self._slots = self._slots, [[] for _ in range(SLOTS)]
-        for slot in slots:
-            for transaction in slot:
-                if transaction.due >= 0:
-                    yield transaction
+        """Yield, off the wheel, all that is under way."""
+        for slot in self._slots:
+            while slot:
+                yield slot.pop()
 
 
 class Next(NamedTuple):

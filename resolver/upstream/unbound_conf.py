@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 from core.errors import BadConfig
-from resolver.upstream.servers import Server, parse_server
+from core.servers import Server, parse_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

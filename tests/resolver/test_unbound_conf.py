@@ -10,7 +10,7 @@ import pytest
 
 from core.config import Upstream, Zone
 from core.errors import BadConfig
-from resolver.upstream.servers import Server
+from core.servers import Server
 from resolver.upstream.unbound_conf import MIN_SOCKETS, ROOT_ANCHORS, conf_text, mistakes, outgoing_sockets
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from resolver.upstream.servers import Server, parse_server
+from core.servers import Server, parse_server
 
 
 @pytest.mark.parametrize(
@@ -100,3 +100,14 @@ def test_whatever_passes_is_safe_to_write_down(text: str) -> None:
         assert part.isascii()
         assert not set(part) & set("\"'\\ \t\r\n")
     assert parse_server(server.text) == server
+
+
+def test_the_address_of_an_https_host_may_be_given() -> None:
+    server = parse_server("https://dns.example/dns-query#192.0.2.1")
+    assert (server.address, server.connect_to, server.url) == (
+        "dns.example",
+        "192.0.2.1",
+        "https://dns.example/dns-query",
+    )
+    with pytest.raises(ValueError, match="not an IP address"):
+        parse_server("https://dns.example/dns-query#elsewhere")

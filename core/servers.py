@@ -3,7 +3,7 @@
 Accepted:
 1. Plain DNS: `192.0.2.1`, `192.0.2.1@5300`, `2001:db8::1`, `2001:db8::1@5300`, `[2001:db8::1]@5300`.
 2. DNS over TLS: `tls://ADDRESS[@PORT]#NAME`; the name the certificate must carry is never optional.
-3. DNS over HTTPS: `https://HOST[:PORT]/PATH`.
+3. DNS over HTTPS: `https://HOST[:PORT]/PATH[#ADDRESS]`; the address spares looking the host up.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ class Server(NamedTuple):
     """One upstream server.
 
     `address` is an IP address without brackets (for `https` the host of the URL, which may be a name), `auth_name`
-    what the certificate must carry (`tls` only) and `url` the whole address (`https` only).
+    what the certificate must carry (`tls` only), `url` the whole address and `connect_to` the IP address of its host,
+    when that is given (`https` only).
     """
 
     scheme: Literal["udp", "tls", "https"]
@@ -40,6 +41,7 @@ class Server(NamedTuple):
     port: int
     auth_name: str = ""
     url: str = ""
+    connect_to: str = ""
 
     @property
     def text(self) -> str:
@@ -83,6 +85,7 @@ def _tls(text: str, rest: str) -> Server:
 
 
 def _https(text: str) -> Server:
+    text, mark, connect_to = text.partition("#")
     if found := sorted(_FORBIDDEN_IN_URL.intersection(text)):
         raise ValueError(f"{text!r}: {found[0]!r} is not allowed in a URL; write https://dns.example/dns-query")
     try:
@@ -94,7 +97,7 @@ def _https(text: str) -> Server:
         raise ValueError(f"{text!r}: a URL may carry no user name or password")
     if not 0 < port <= 65_535:
         raise ValueError(f"{text!r}: port {port} is not 1 to 65535")
-    return Server("https", _url_host(text, parts), port, url=text)
+    return Server("https", _url_host(text, parts), port, url=text, connect_to=_address(connect_to) if mark else "")
 
 
 def _url_host(text: str, parts: SplitResult) -> str:
