@@ -49,7 +49,7 @@ class Event(msgspec.Struct, frozen=True, array_like=True, gc=False):
     view: str = ""
 
 
-class Batch(msgspec.Struct, frozen=True, array_like=True, tag="batch"):
+class Batch(msgspec.Struct, frozen=True, array_like=True, tag="batch", gc=False):
     """What a worker sends the hub in one datagram: events, and how many it had to drop since the last batch."""
 
     worker: int

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 STATE: Final = "state"  # file beside the index files: which index, which overrides
+SOCKET: Final = "hub.sock"  # in the data folder: answers the line `status`
 MAX_MESSAGE: Final = 262_144  # octets of one datagram between hub and worker
 
 

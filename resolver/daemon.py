@@ -89,12 +89,13 @@ class Supervisor:
         self._config = config
         self._redis = EmbeddedServer(config) if config.redis.url == "embedded" else None
         self._children: list[Child] = []
+        self._errands: list[Child] = []  # they run once
         self._redis_due = 0.0
         self._stopping = False
         self._wake_reader, self._wake_writer = socket.socketpair()
 
     def run(self, ready: Callable[[], None]) -> int:
-        """Serve until told to stop. `ready` is called once the first queries can be answered."""
+        """Serve until told to stop. `ready` is called, in a process of its own, once queries can be answered."""
         config = self._config
         config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o750)
         _raise_file_limit()
@@ -136,8 +137,13 @@ class Supervisor:
         """On a node that never loaded any intelligence, fetch it now: until then nothing is answered unfiltered."""
         if read_state(self._config.data_dir).settled or not self._config.feeds.source:
             return
-        body = lambda: _update(self._config)  # noqa: E731
-        Child("first feed update", body).start(time.monotonic())
+        self._send("first feed update", lambda: _update(self._config))
+
+    def _send(self, name: str, body: Callable[[], None]) -> None:
+        """Have something done once, in a process of its own."""
+        errand = Child(name, body)
+        errand.start(time.monotonic())
+        self._errands.append(errand)
 
     def _watch(self, ready: Callable[[], None]) -> None:
         selector = selectors.DefaultSelector()
@@ -154,7 +160,7 @@ class Supervisor:
             self._keep_redis(now)
             if not announced and read_state(self._config.data_dir).settled:
                 announced = True
-                ready()
+                self._send("announcement", ready)
 
     def _keep_redis(self, now: float) -> None:
         """Start the private Redis again when it died; the node serves by its last state meanwhile."""
@@ -188,8 +194,11 @@ class Supervisor:
                 if not self._stopping:
                     _log.error("process died, starting it again", process=child.name, code=code, seconds=pause)
 
+        self._errands = [errand for errand in self._errands if not os.waitpid(errand.pid, os.WNOHANG)[0]]
+
     def _stop(self) -> int:
         workers, hubs = self._children[1:], self._children[:1]
+        self._end(self._errands)
         clean = self._end(workers) and self._end(hubs)
         if self._redis is not None:
             self._redis.stop()

@@ -118,6 +118,7 @@ class Follower:
                         self._away_since = 0.0
                     look_at = now + LOOK
                 self._beat(client, now)
+            overlay.Overlay(client).leave(self._node)
 
     def _catch_up(self, client: Redis, loop: asyncio.AbstractEventLoop) -> None:
         """Make the state on disk what Redis says, if it is not."""

@@ -23,7 +23,7 @@ import uvloop
 from core.errors import PlugholeError
 from core.event import Batch
 from journal.journal import Journal
-from resolver.control import MAX_MESSAGE, Changed, Report, decode_said, encode
+from resolver.control import MAX_MESSAGE, SOCKET, Changed, Report, decode_said, encode
 from resolver.follower import Follower
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 TICK: Final = 0.25  # seconds between the journal's chores
 MAX_TAKEN: Final = 64  # messages taken from one worker before the others have their turn
-SOCKET: Final = "hub.sock"
 _log = structlog.get_logger("hub")
 
 
@@ -72,6 +71,7 @@ class Hub:
         for sock in self._workers:
             self._on_said(sock)
         self._journal.close(time.time())
+        gc.unfreeze()  # DuckDB's module complains at the end about what it cannot find
 
     async def _listen(self) -> asyncio.Server:
         path = self._config.data_dir / SOCKET

@@ -40,6 +40,7 @@ def bind(listen: Iterable[str], workers: int) -> list[list[Bound]]:
         target = (endpoint.address, endpoint.port)
         wildcard = endpoint.address in ("0.0.0.0", "::")
         try:
+            _probe(family, target)
             pairs = [Bound(_udp(family, target), _tcp(family, target), wildcard) for _ in range(workers)]
         except OSError as error:
             raise Unavailable(f"cannot listen on {text}: {error.strerror}; {_cure(error)}") from error
@@ -49,6 +50,14 @@ def bind(listen: Iterable[str], workers: int) -> list[list[Bound]]:
         for worker, pair in zip(found, pairs, strict=True):
             worker.append(pair)
     return found
+
+
+def _probe(family: int, target: tuple[str, int]) -> None:
+    """Fail when anybody has the port: SO_REUSEPORT would let a second node take half of the first one's queries."""
+    with socket.socket(family, socket.SOCK_DGRAM) as sock:
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(target)
 
 
 def _udp(family: int, target: tuple[str, int]) -> socket.socket:

@@ -75,14 +75,13 @@ class Worker:
             for pair in bound
         ]
         self._stopping = asyncio.Event()
-        self._news = asyncio.Event()
 
     async def run(self) -> None:
         """Serve until told to stop, then drain."""
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._stopping.set)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor decides
-        await self._follow()
+        self._follow()
         self.upstream.start()
         loop.add_reader(self._hub.fileno(), self._on_news)
         for udp in self._udp:
@@ -94,9 +93,7 @@ class Worker:
         gc.set_threshold(200_000, 50, 100)  # what is made for a query holds no cycles: look seldom
         loop.call_later(FLUSH, self._flush)
         self._second()
-        listening = asyncio.create_task(self._listen_for_news())
         await self._stopping.wait()
-        listening.cancel()
         await self._drain()
 
     async def _drain(self) -> None:
@@ -156,22 +153,18 @@ class Worker:
             return
         if data:
             decode_notice(data)
-            self._news.set()
+            self._follow()
 
-    async def _listen_for_news(self) -> None:
-        while True:
-            await self._news.wait()
-            self._news.clear()
-            await self._follow()
+    def _follow(self) -> None:
+        """Serve by the state on disk from the next query on; an index that cannot be read leaves the old one.
 
-    async def _follow(self) -> None:
-        """Serve by the state on disk from the next query on; an index that cannot be read leaves the old one."""
+        Opening an index checks all of it: 20 ms a million names, during which queries wait in the sockets.
+        """
         state = read_state(self._data_dir)
         if state.settled and (state.index != self._state.index or not self.policy.ready):
             path = intel_dir(self._data_dir) / state.index
             try:
-                # in a thread: checking an index takes 20 ms a million names
-                index = await asyncio.to_thread(Index.open, path) if state.index else None
+                index = Index.open(path) if state.index else None
             except PlugholeError as error:
                 _log.error("index refused, the last good one stays", reason=str(error))
                 return

@@ -16,13 +16,13 @@ from core.config import Upstream as Settings
 from core.errors import Unavailable
 from core.names import from_text
 from core.rr import Ede, Rcode
+from core.servers import parse_server
 from resolver.upstream import Answer, Question
 from resolver.upstream.datagrams import MAX_STRANGERS, PORTS
 from resolver.upstream.doh import Doh
 from resolver.upstream.forward import Forward
 from resolver.upstream.health import CASE_STRIKES
 from resolver.upstream.route import Route
-from core.servers import parse_server
 from resolver.upstream.streams import tls_context
 
 if TYPE_CHECKING:

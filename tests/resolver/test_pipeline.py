@@ -530,8 +530,8 @@ def test_strangers_are_refused(scene: Scene) -> None:
 @pytest.mark.parametrize(
     ("packet", "rcode"),
     [
-        (bytes(dns.message.make_query("a.example", "AXFR").to_wire()), dns.rcode.REFUSED),
-        (bytes(dns.message.make_query("version.bind", "TXT", "CH").to_wire()), dns.rcode.REFUSED),
+        (bytes(dns.message.make_query("a.example", "AXFR", id=7).to_wire()), dns.rcode.REFUSED),
+        (bytes(dns.message.make_query("version.bind", "TXT", "CH", id=7).to_wire()), dns.rcode.REFUSED),
         (b"\x00\x07\x20\x00\x00\x01\x00\x00\x00\x00\x00\x00\x01a\x00\x00\x01\x00\x01", dns.rcode.NOTIMP),
         (b"\x00\x07\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x01a\x00\x00", dns.rcode.FORMERR),
     ],

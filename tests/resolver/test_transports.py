@@ -15,6 +15,7 @@ import pytest
 
 from core.config import Cache
 from core.config import Sinkhole as SinkholeSettings
+from core.errors import Unavailable
 from core.names import from_text
 from core.verdict import Action
 from feeds.overlay import Override
@@ -314,3 +315,12 @@ def test_truncated_over_udp_means_whole_over_tcp_is_offered() -> None:
             writer.close()
 
     asyncio.run(scene())
+
+
+def test_a_second_node_on_the_same_port_is_refused() -> None:
+    port = free_port()
+    [[first]] = bind([f"127.0.0.1:{port}"], 1)
+    with pytest.raises(Unavailable, match=f"cannot listen on 127.0.0.1:{port}: Address already in use; `ss -lnup`"):
+        bind([f"127.0.0.1:{port}"], 1)
+    first.udp.close()
+    first.tcp.close()

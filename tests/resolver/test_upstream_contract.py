@@ -15,10 +15,10 @@ from core.config import Upstream as Settings
 from core.errors import Unavailable
 from core.names import from_text
 from core.rr import Ede, Rcode
+from core.servers import parse_server
 from resolver.upstream import Answer, Question, Upstream
 from resolver.upstream.doh import Doh
 from resolver.upstream.forward import Forward
-from core.servers import parse_server
 from resolver.upstream.unbound import Unbound
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""Who looks: the command line, the HTTP API and the web pages."""
