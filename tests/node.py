@@ -12,9 +12,11 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import dns.edns
 import dns.flags
 import dns.message
 import dns.query
+import dns.rdatatype
 
 if TYPE_CHECKING:
     from internet import Internet
@@ -36,7 +38,8 @@ class Node:
         self._output = folder / "serve.log"
         self._process: subprocess.Popen[bytes] | None = None
 
-    def __enter__(self) -> Node:
+    def start(self) -> None:
+        """Start the node and do not wait for it."""
         with self._output.open("wb") as output, self.internet.inside():
             self._process = subprocess.Popen(
                 [*CLI, "serve", "-c", str(self.config)],
@@ -45,7 +48,10 @@ class Node:
                 stderr=output,
                 start_new_session=True,
             )
-        self.wait(lambda: "dig" in self._output.read_text())
+
+    def __enter__(self) -> Node:
+        self.start()
+        self.wait(lambda: "dig" in self.output())
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -118,3 +124,41 @@ class Node:
         """Return `plughole status --json`."""
         found: dict[str, Any] = json.loads(self.cli("status", "--json", ok=False).stdout)
         return found
+
+
+FEED_ONE = "evil-c2.plain.net\nmalware.example\n"
+FEED_TWO = "0.0.0.0 malware.example\n0.0.0.0 other.example\n"
+
+
+def config(internet: Internet, folder: Path) -> str:
+    (folder / "one.txt").write_text(FEED_ONE)
+    (folder / "two.txt").write_text(FEED_TWO)
+    return f"""
+[server]
+listen = ["127.0.0.1:53", "127.0.0.2:53", "[::1]:53"]
+workers = 2
+data_dir = "{folder}/var"
+[upstream]
+mode = "recursive"
+root_hints = "{internet.root_hints}"
+trust_anchors = ["{internet.trust_anchor}"]
+timeout = 3.0
+[[feeds.source]]
+name = "one"
+url = "file://{folder}/one.txt"
+category = "c2"
+confidence = 90
+[[feeds.source]]
+name = "two"
+url = "file://{folder}/two.txt"
+"""
+
+
+def ede(reply: dns.message.Message) -> list[tuple[int, str]]:
+    return [(int(option.code), option.text or "") for option in reply.options if isinstance(option, dns.edns.EDEOption)]
+
+
+def data(reply: dns.message.Message, rdtype: str = "A") -> list[str]:
+    return sorted(
+        str(item) for rrset in reply.answer if rrset.rdtype == dns.rdatatype.from_text(rdtype) for item in rrset
+    )

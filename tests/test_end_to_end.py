@@ -7,49 +7,21 @@ import os
 import signal
 import struct
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-import dns.edns
 import dns.flags
 import dns.message
 import dns.rcode
 import dns.rdatatype
 import dns.rrset
 import pytest
-from node import Node
+from node import FEED_TWO, Node, config, data, ede
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from internet import Internet
-
-FEED_ONE = "evil-c2.plain.net\nmalware.example\n"
-FEED_TWO = "0.0.0.0 malware.example\n0.0.0.0 other.example\n"
-
-
-def config(internet: Internet, folder: Path) -> str:
-    (folder / "one.txt").write_text(FEED_ONE)
-    (folder / "two.txt").write_text(FEED_TWO)
-    return f"""
-[server]
-listen = ["127.0.0.1:53", "127.0.0.2:53", "[::1]:53"]
-workers = 2
-data_dir = "{folder}/var"
-[upstream]
-mode = "recursive"
-root_hints = "{internet.root_hints}"
-trust_anchors = ["{internet.trust_anchor}"]
-timeout = 3.0
-[[feeds.source]]
-name = "one"
-url = "file://{folder}/one.txt"
-category = "c2"
-confidence = 90
-[[feeds.source]]
-name = "two"
-url = "file://{folder}/two.txt"
-"""
 
 
 @pytest.fixture(scope="module")
@@ -60,16 +32,6 @@ def node(internet: Internet, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         up.stop()
         assert up.code == 0, up.output()
         assert "Traceback" not in up.output()
-
-
-def ede(reply: dns.message.Message) -> list[tuple[int, str]]:
-    return [(int(option.code), option.text or "") for option in reply.options if isinstance(option, dns.edns.EDEOption)]
-
-
-def data(reply: dns.message.Message, rdtype: str = "A") -> list[str]:
-    return sorted(
-        str(item) for rrset in reply.answer if rrset.rdtype == dns.rdatatype.from_text(rdtype) for item in rrset
-    )
 
 
 # ---- recursion
@@ -265,3 +227,26 @@ def test_a_killed_worker_is_back_and_a_killed_hub_loses_no_dns(node: Node) -> No
         return status["hub"]["pid"] != hub and len(pids) == 2 and victim not in pids
 
     node.wait(replaced, 10)
+
+
+def test_redis_killed_is_started_again_and_blocking_never_stops(node: Node) -> None:
+    [pid] = [int(path.parent.name) for path in Path("/proc").glob("[0-9]*/cmdline") if _is_redis_of(path, node)]
+    os.kill(pid, signal.SIGKILL)
+    assert data(node.ask("malware.example")) == ["192.0.2.1"]
+    assert data(node.ask("www.good.com")) == ["192.0.2.11"]
+
+    def accepted() -> bool:
+        return node.cli("block", "www.six.net", "--reason", "test", ok=False).returncode == 0
+
+    node.wait(accepted, 15)
+    node.wait(lambda: data(node.ask("www.six.net")) == ["192.0.2.1"], 5)
+    node.cli("forget", "www.six.net")
+
+
+def _is_redis_of(path: Path, node: Node) -> bool:
+    try:
+        return (
+            b"redis-server" in path.read_bytes() and (path.parent / "cwd").readlink() == node.folder / "var" / "redis"
+        )
+    except OSError:
+        return False
