@@ -194,7 +194,10 @@ class Supervisor:
                 if not self._stopping:
                     _log.error("process died, starting it again", process=child.name, code=code, seconds=pause)
 
-        self._errands = [errand for errand in self._errands if not os.waitpid(errand.pid, os.WNOHANG)[0]]
+        for errand in self._errands:
+            if errand.pid and os.waitpid(errand.pid, os.WNOHANG)[0]:
+                errand.pid = 0
+        self._errands = [errand for errand in self._errands if errand.pid]
 
     def _stop(self) -> int:
         workers, hubs = self._children[1:], self._children[:1]

@@ -44,3 +44,11 @@ def test_a_first_start_without_any_feed_answers_nothing_unfiltered(internet: Int
         assert data(node.ask("malware.example")) == ["192.0.2.1"]
     finally:
         node.stop()
+
+
+def test_stopping_right_after_the_start_leaves_nothing_behind(internet: Internet, tmp_path: Path) -> None:
+    for _ in range(2):
+        with Node(internet, tmp_path, config(internet, tmp_path)) as node:
+            node.stop()
+        assert node.code == 0, node.output()
+        assert "Traceback" not in node.output()
