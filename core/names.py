@@ -102,11 +102,6 @@ def to_text(name: Name) -> str:
     return ".".join(_escape(part) for part in parts) or "."
 
 
-def from_wire_text(name: Name) -> str:
-    """`to_text` with recent names remembered, for loops over logs."""
-    return _to_text_cached(name)
-
-
 @lru_cache(maxsize=REGISTERED_CACHE)
 def registered_domain(name: Name) -> Name:
     """Return the domain one label below the public suffix, or the name itself when it is a suffix or alone.
@@ -132,11 +127,6 @@ def _suffix_list() -> PublicSuffixList:
     from publicsuffixlist import PublicSuffixList
 
     return PublicSuffixList()
-
-
-@lru_cache(maxsize=REGISTERED_CACHE)
-def _to_text_cached(name: Name) -> str:
-    return to_text(name)
 
 
 def _escape(label: bytes) -> str:

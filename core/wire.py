@@ -8,7 +8,7 @@ Rules:
 
 from __future__ import annotations
 
-from struct import Struct, pack, pack_into
+from struct import Struct, pack
 from struct import error as struct_error
 from typing import Final, NamedTuple
 
@@ -327,11 +327,3 @@ def _rewrite(data: bytes, message: Message, keep: list[Record], counts: bytes) -
 def _remember(known: dict[bytes, int], name: bytes, at: int) -> None:
     if at < 0x4000 and len(name) > 1:
         known.setdefault(name, at)
-
-
-def aged(form: Form, age: int) -> bytearray:
-    """Return the body with every TTL lowered by `age` seconds, not below zero."""
-    body = bytearray(form.body)
-    for at, ttl in form.ttls:
-        pack_into("!I", body, at, ttl - age if ttl > age else 0)
-    return body

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from core.config import Config
 
 TICK: Final = 0.25  # seconds between the journal's chores
+SILENT: Final = 5.0  # seconds without a report before a worker counts as stuck
 MAX_TAKEN: Final = 64  # messages taken from one worker before the others have their turn
 _log = structlog.get_logger("hub")
 
@@ -140,24 +141,19 @@ class Hub:
             "workers": workers,
             "intel": intel,
             "journal": journal,
-            "degraded": self._degraded(now, workers, intel, journal),
+            "degraded": self._degraded(workers, intel),
         }  # fmt: skip
 
-    def _degraded(
-        self, now: float, workers: list[dict[str, Any]], intel: dict[str, Any], journal: dict[str, int]
-    ) -> list[str]:
+    def _degraded(self, workers: list[dict[str, Any]], intel: dict[str, Any]) -> list[str]:
         """One line a part that does not do its whole job."""
-        del now
-        found = list(intel["degraded"])
+        found = [*intel["degraded"], *(f"journal: {trouble}" for trouble in self._journal.troubles())]
         if not workers:
             found.append("no worker has reported yet")
         for worker in workers:
-            if worker["seconds_since_report"] > 5:
+            if worker["seconds_since_report"] > SILENT:
                 found.append(f"worker {worker['worker']} has not reported for {worker['seconds_since_report']} s")
             if worker["generation"] != intel["generation"]:
                 found.append(f"worker {worker['worker']} still serves generation {worker['generation']}")
-        if journal.get("lost", 0):
-            found.append(f"journal: {journal['lost']} rows lost")
         return found
 
 

@@ -142,12 +142,6 @@ def test_cut_with_signatures_keeps_all_but_opt() -> None:
     assert whole.edns == -1
 
 
-def test_aged_lowers_every_ttl_and_stops_at_zero() -> None:
-    form = wire.cut(SIGNED, wire.walk(SIGNED), signatures=False)
-    aged = rebuilt(SIGNED, wire.Form(form.counts, bytes(wire.aged(form, 100)), ()))
-    assert [rrset.ttl for rrset in (*aged.answer, *aged.authority)] == [200, 0, 800]
-
-
 @given(st.lists(st.tuples(hosts, st.integers(0, 2**31 - 1)), min_size=1, max_size=5), st.booleans())
 def test_rewriting_keeps_the_meaning(chain: list[tuple[str, int]], signatures: bool) -> None:
     records = []
