@@ -55,6 +55,14 @@ class Server(_Section, frozen=True):
     udp_size: Annotated[int, Meta(ge=512, le=4_096)] = 1232
     tcp_connections: Annotated[int, Meta(ge=1, le=100_000)] = 1_000
     tcp_idle: Seconds = 10.0
+    identity: Annotated[str, Meta(max_length=255)] = ""
+    version: Annotated[str, Meta(max_length=255)] = ""
+    cookies: bool = True
+    cookie_secret_file: FileName = ""
+    any: Literal["minimal", "resolve"] = "minimal"
+    rotate: bool = True
+    proxy_from: tuple[Network, ...] = ()
+    metrics: Annotated[str, Meta(extra={"form": "endpoint or empty"})] = ""
 
 
 class Cache(_Section, frozen=True):
@@ -62,6 +70,35 @@ class Cache(_Section, frozen=True):
     min_ttl: Ttl = 0
     max_ttl: Ttl = 86_400
     max_negative_ttl: Ttl = 3_600
+    serve_stale: Ttl = 86_400
+    prefetch: bool = True
+
+
+class Record(_Section, frozen=True):
+    name: ZoneName
+    data: Word
+    type: Literal["A", "AAAA", "CNAME", "TXT", "MX", "SRV", "PTR"] = "A"
+    ttl: Ttl = 300
+
+
+class Local(_Section, frozen=True):
+    special_use: bool = True
+    hosts: FileName = ""
+    record: tuple[Record, ...] = ()
+    block_doh_canary: bool = True
+    block_private_relay: bool = False
+    designated_resolver: Literal["nodata", "resolve"] = "nodata"
+    dns64_prefix: Annotated[str, Meta(extra={"form": "dns64 prefix"})] = ""
+    rebind_protection: bool = True
+    rebind_allow: tuple[ZoneName, ...] = ()
+
+
+class Limits(_Section, frozen=True):
+    queries_per_second: Annotated[int, Meta(ge=0, le=10_000_000)] = 1_000
+    burst: Annotated[int, Meta(ge=1, le=10_000_000)] = 5_000
+    exempt: tuple[Network, ...] = ("127.0.0.0/8", "::1/128")
+    responses_per_second: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
+    misses_per_domain: Annotated[int, Meta(ge=0, le=1_000_000)] = 200
 
 
 class Zone(_Section, frozen=True):
@@ -134,6 +171,8 @@ class Egress(_Section, frozen=True):
 class Config(_Section, frozen=True):
     server: Server = Server()
     cache: Cache = Cache()
+    local: Local = Local()
+    limits: Limits = Limits()
     upstream: Upstream = Upstream()
     redis: Redis = Redis()
     sinkhole: Sinkhole = Sinkhole()

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 REDIS_SCHEMES: Final = ("redis", "rediss", "unix", "redis+sentinel", "redis+cluster")
+DNS64_LENGTHS: Final = (32, 40, 48, 56, 64, 96)
 FEED_SCHEMES: Final = ("file", "http", "https")
 SECRET_FORMS: Final = frozenset({"redis url", "feed url"})  # may carry a password or a token: never quoted
 
@@ -86,6 +87,23 @@ def _endpoint(text: str) -> None:
     parse_endpoint(text)
 
 
+def _endpoint_or_empty(text: str) -> None:
+    if text:
+        parse_endpoint(text)
+
+
+def _dns64_prefix(text: str) -> None:
+    """RFC 6052 section 2.2 allows these lengths."""
+    if not text:
+        return
+    try:
+        network = ip_network(text)
+    except ValueError as error:
+        raise ValueError(f'is not a network ({error}); write "64:ff9b::/96"') from None
+    if network.version != 6 or network.prefixlen not in DNS64_LENGTHS:
+        raise ValueError('is not an IPv6 prefix of 32, 40, 48, 56, 64 or 96 bits; write "64:ff9b::/96"')
+
+
 def _server(text: str) -> None:
     _parsed(text)
 
@@ -144,7 +162,9 @@ def _any(schemes: tuple[str, ...]) -> str:
 
 
 CHECKS: Final[Mapping[str, Callable[[str], None]]] = {
+    "dns64 prefix": _dns64_prefix,
     "endpoint": _endpoint,
+    "endpoint or empty": _endpoint_or_empty,
     "feed url": _feed_url,
     "file": _file,
     "ipv4": _ipv4,
