@@ -2,11 +2,12 @@
 
 BIN := .venv/bin
 TESTS ?= tests
+COMPILED_TESTS ?= tests/core tests/resolver tests/test_end_to_end.py
 COMPILE := uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-annotate --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test run test check fmt format-check lint types imports bench lock clean
+.PHONY: help setup setup-test run test test-compiled check fmt format-check lint types imports bench lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +23,12 @@ run: setup ## run the resolver on 127.0.0.1:5353 and [::1]:5353 until Ctrl-C
 
 test: setup-test ## run all tests (TESTS=tests/core: some)
 	@$(BIN)/python -m pytest $(TESTS)
+
+test-compiled: setup-test ## run the tests of the hot modules on a compiled copy (needs cc and Python's headers)
+	@rm -rf build/compiled && mkdir -p build/compiled
+	@git ls-files -co --exclude-standard | tar -cf - -T - 2>/dev/null | tar -xf - -C build/compiled
+	@cd build/compiled && PLUGHOLE_COMPILE=1 ../../$(BIN)/python setup.py --quiet build_ext --inplace >/dev/null
+	@cd build/compiled && ../../$(BIN)/python -m pytest $(COMPILED_TESTS)
 
 check: format-check lint types imports test ## all that CI runs
 

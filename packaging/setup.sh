@@ -14,6 +14,7 @@ cd "$(dirname "$0")/.."
 for_tests=${1:-}
 venv=.venv
 stamp=$venv/.setup-done
+installed=$venv/.installed
 PATH=$PATH:/usr/sbin:/sbin # where nsd and ip live, absent from the PATH of many users
 
 say() { printf 'setup: %s\n' "$*" >&2; }
@@ -37,6 +38,11 @@ find_python() {
 has_venv() { "$python" -c 'import ensurepip, venv' 2>/dev/null; }
 has_library() { "$python" -c 'import ctypes, sys; ctypes.CDLL(sys.argv[1])' "$1" 2>/dev/null; }
 has_libunbound() { has_library libunbound.so.8 && has_library libevent-2.1.so.7; }
+has_headers() {
+    "$python" -c '
+import os, sys, sysconfig
+sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))'
+}
 has_redis() { has redis-server || has valkey-server || { [ "$(id -u)" != 0 ] && has_wheel_server; }; }
 has_wheel_server() { # the Valkey server that requirements-dev.txt brings on this platform
     "$python" -c '
@@ -69,6 +75,8 @@ look_for_packages() {
     [ "$for_tests" = test ] || return 0
     has nsd || want nsd "tests against a real authoritative server are skipped"
     has ip || want iproute2 "tests with networks of their own are skipped"
+    has cc || want gcc "the hot modules are not tested compiled"
+    has_headers || want python3-dev "the hot modules are not tested compiled"
     has dig || want bind9-dnsutils "tests that ask as people do are skipped"
 }
 
@@ -129,20 +137,40 @@ has_venv || fail "python3-venv is needed to go on"
 # The virtual environment
 
 is_fresh() { # made from these very files, in this folder, by a Python that is still there
-    [ -x $venv/bin/plughole ] && [ -e $stamp ] && [ "$(cat $stamp)" = "$PWD" ] && $venv/bin/python -c '' 2>/dev/null &&
-        [ -z "$(find requirements-dev.txt pyproject.toml packaging/setup.sh -newer $stamp)" ]
+    [ -e $stamp ] && [ "$(cat $stamp)" = "$PWD" ] && $venv/bin/python -c '' 2>/dev/null &&
+        [ -z "$(find requirements-dev.txt packaging/setup.sh -newer $stamp)" ]
 }
 
-if is_fresh; then exit 0; fi
-say "making $venv with $("$python" --version) (a few hundred megabytes, once)"
-rm -f $stamp
-if [ ! -x $venv/bin/python ] || ! $venv/bin/python -m pip --version >/dev/null 2>&1 ||
-    ! grep -qsF "$PWD/$venv" $venv/bin/activate; then
-    "$python" -m venv --clear $venv
-fi
 pip() { $venv/bin/python -m pip -qq --disable-pip-version-check "$@" >&2; }
-pip install --require-hashes -r requirements-dev.txt ||
-    fail "pip could not install requirements-dev.txt; is a package index within reach?"
-pip install --no-deps --no-build-isolation --editable .
-echo "$PWD" >$stamp
+
+if ! is_fresh; then
+    say "making $venv with $("$python" --version) (a few hundred megabytes, once)"
+    rm -f $stamp $installed
+    if [ ! -x $venv/bin/python ] || ! $venv/bin/python -m pip --version >/dev/null 2>&1 ||
+        ! grep -qsF "$PWD/$venv" $venv/bin/activate; then
+        "$python" -m venv --clear $venv
+    fi
+    pip install --require-hashes -r requirements-dev.txt ||
+        fail "pip could not install requirements-dev.txt; is a package index within reach?"
+    echo "$PWD" >$stamp
+fi
+
+# Plughole itself. The tests run from the checkout and do not need it
+
+is_installed() { # from these very sources
+    [ -x $venv/bin/plughole ] && [ -e $installed ] &&
+        [ -z "$(find setup.py pyproject.toml $stamp console core detectors egress feeds journal resolver \
+            \( -name '*.py' -o -name '*.toml' -o -name '*.txt' -o -name .setup-done \) -newer $installed)" ]
+}
+
+if [ "$for_tests" = test ] || is_installed; then exit 0; fi
+rm -rf build/lib* build/bdist* # else modules that are gone would be installed again
+if has cc && has_headers; then # half a minute of patience buys a third of the CPU time of a miss
+    say "compiling the hot modules"
+    PLUGHOLE_COMPILE=1 pip install --no-deps --no-build-isolation --force-reinstall . ||
+        fail "the hot modules do not compile; without a compiler (\`cc\`) they run as plain Python"
+else
+    pip install --no-deps --no-build-isolation --force-reinstall .
+fi
+touch $installed
 say "done: $venv/bin/plughole"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from core.event import Transport
@@ -10,6 +11,7 @@ from resolver.mmsg import INBOX, NAME, Ring
 if TYPE_CHECKING:
     import asyncio
     import socket
+    from collections.abc import Callable
 
     from resolver.clients import Clients
     from resolver.pipeline import Pipeline
@@ -50,6 +52,7 @@ class UdpListener:
         self._pipeline = pipeline
         self._clients = clients
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._detach: Callable[[], object] | None = None
         self._flushing = False
         self._name = self._control = b""
 
@@ -57,11 +60,12 @@ class UdpListener:
         """Take queries on `loop`."""
         self._loop = loop
         loop.add_reader(self.ring.fd, self._on_readable)
+        self._detach = partial(loop.remove_reader, self.ring.fd)
 
     def stop(self) -> None:
         """Take no more queries; what is queued is sent."""
-        if self._loop is not None:
-            self._loop.remove_reader(self.ring.fd)
+        if self._detach is not None:
+            self._detach()
         self.ring.flush()
 
     def hold(self) -> UdpPeer:

@@ -14,6 +14,7 @@ import errno
 import select
 import socket
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from core.errors import Unavailable
@@ -21,7 +22,7 @@ from resolver.upstream.echo import Echo, Noise, Wording, compare, is_reply, kind
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from core.servers import Server
     from resolver.upstream.health import Health
@@ -72,11 +73,10 @@ class Datagrams:
         self._active: list[list[Port]] = [[] for _ in servers]
         self._retired: list[Port] = []
         self._epoll: select.epoll | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._detach: Callable[[], object] | None = None
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Open the sockets of all plain servers; raises Unavailable when there are no descriptors left for them."""
-        self._loop = loop
         self._epoll = epoll = select.epoll()
         for index, server in enumerate(self._servers):
             if server.scheme == "udp":
@@ -86,6 +86,7 @@ class Datagrams:
                     self.close()
                     raise Unavailable(f"cannot open UDP sockets for {server.text}: {error}") from error
         loop.add_reader(epoll.fileno(), self._readable)
+        self._detach = partial(loop.remove_reader, epoll.fileno())
 
     def send(self, transaction: Transaction) -> None:
         """Send the question to its server, or report it refused."""
@@ -131,8 +132,8 @@ class Datagrams:
         """Close every socket. What is pending is the engine's to answer."""
         if self._epoll is None:
             return
-        if self._loop is not None:
-            self._loop.remove_reader(self._epoll.fileno())
+        if self._detach is not None:
+            self._detach()
         for port in list(self._ports.values()):
             self._close_port(port)
         self._epoll.close()

@@ -20,7 +20,8 @@ case "$*" in
 *ctypes*) [ ! -e "$ABSENT/libunbound" ] ;;
 *platform.machine*) [ ! -e "$ABSENT/wheel" ] ;;
 *"-m venv"*) mkdir -p .venv/bin && cp "$0" .venv/bin/python && echo "$PWD/.venv" >.venv/bin/activate ;;
-*--editable*) cp "$0" .venv/bin/plughole ;;
+*Python.h*) [ ! -e "$ABSENT/headers" ] ;;
+*--no-build-isolation*) echo "compile=$PLUGHOLE_COMPILE" >>"$LOG" && cp "$0" .venv/bin/plughole ;;
 esac
 """
 
@@ -36,8 +37,11 @@ class Machine:
         for made in (self.checkout / "packaging", self.absent, self._bin):
             made.mkdir(parents=True)
         shutil.copy(ROOT / "packaging" / "setup.sh", self.checkout / "packaging")
-        for name in ("requirements-dev.txt", "pyproject.toml"):
+        for name in ("requirements-dev.txt", "pyproject.toml", "setup.py"):
             (self.checkout / name).touch()
+        for name in ("console", "core", "detectors", "egress", "feeds", "journal", "resolver"):
+            (self.checkout / name).mkdir()
+            (self.checkout / name / "__init__.py").touch()
         for tool in TOOLS:
             (self._bin / tool).symlink_to(shutil.which(tool) or "/bin/false")
         self.command("id", "#!/bin/sh\necho 1000\n")
@@ -101,6 +105,30 @@ def test_a_second_run_does_nothing_until_a_lock_changes(machine: Machine) -> Non
     called = machine.setup()[2]
     assert any("--require-hashes" in line for line in called)
     assert not any("venv --clear" in line for line in called)
+
+
+def test_a_changed_source_is_installed_again_and_nothing_else(machine: Machine) -> None:
+    machine.setup()
+    stamp = (machine.checkout / ".venv" / ".installed").stat().st_mtime
+    os.utime(machine.checkout / "core" / "__init__.py", (stamp + 2, stamp + 2))
+    called = machine.setup()[2]
+    assert any("--no-build-isolation" in line for line in called)
+    assert not any("--require-hashes" in line for line in called)
+
+
+def test_the_tests_do_not_install_plughole(machine: Machine) -> None:
+    assert not any("--no-build-isolation" in line for line in machine.setup("test")[2])
+
+
+@pytest.mark.parametrize(("compiler", "headers", "compiled"), [(True, True, "1"), (True, False, ""), (False, True, "")])
+def test_hot_modules_are_compiled_where_that_can_be_done(
+    machine: Machine, *, compiler: bool, headers: bool, compiled: str
+) -> None:
+    if compiler:
+        machine.command("cc", "#!/bin/sh\n")
+    if not headers:
+        (machine.absent / "headers").touch()
+    assert f"compile={compiled}" in machine.setup()[2]
 
 
 def test_a_checkout_that_was_moved_gets_a_new_environment(machine: Machine) -> None:

@@ -1,0 +1,35 @@
+"""Compiles the hot modules with mypyc when PLUGHOLE_COMPILE=1; without it everything stays plain Python.
+
+The modules are ordinary typed Python and run as they are; docs/decisions/0005 has what compiling them buys.
+"""
+
+import os
+
+from setuptools import setup
+
+HOT = (
+    "core/names.py",
+    "core/wire.py",
+    "resolver/answers.py",
+    "resolver/clients.py",
+    "resolver/judge.py",
+    "resolver/mmsg.py",
+    "resolver/outbox.py",
+    "resolver/pipeline.py",
+    "resolver/policy.py",
+    "resolver/render.py",
+    "resolver/subjects.py",
+    "resolver/udp.py",
+    "resolver/upstream/datagrams.py",
+    "resolver/upstream/echo.py",
+    "resolver/upstream/forward.py",
+    "resolver/upstream/health.py",
+    "resolver/upstream/transactions.py",
+)
+
+if os.environ.get("PLUGHOLE_COMPILE") == "1":
+    from mypyc.build import mypycify
+
+    setup(ext_modules=mypycify([*HOT], opt_level="3"))
+else:
+    setup()
