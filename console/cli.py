@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
 
-from console import explain, feeds, log, override, serve, show, status
+from console import doctor, explain, feeds, log, override, serve, show, status
 from core.errors import BadConfig, PlugholeError
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def cli() -> None:
 
 
 for _command in (
-    serve.serve, serve.check, status.status, feeds.feeds, explain.explain, log.log, log.top,
+    serve.serve, serve.check, doctor.doctor, status.status, feeds.feeds, explain.explain, log.log, log.top,
     override.allow, override.block, override.forget, override.overrides,
 ):  # fmt: skip
     cli.add_command(_command)

@@ -12,8 +12,8 @@ from urllib.parse import unquote, urlsplit
 import click
 
 from console import show
-from console.params import configured, examples
-from core.errors import PlugholeError
+from console.params import configured, examples, load_config
+from core.errors import BadConfig, PlugholeError
 from core.rr import Rcode
 
 if TYPE_CHECKING:
@@ -33,12 +33,13 @@ _DNS_PORT: Final = 53
 )
 @configured
 def serve(config: Config) -> int:
-    """Run the resolver, with the hub and the private Redis, until Ctrl-C or SIGTERM."""
+    """Run the resolver, with the hub and the private Redis, until Ctrl-C or SIGTERM. SIGHUP reads FILE again."""
     from console import logging
     from resolver import daemon
 
     logging.set_up()
-    return daemon.serve(config, lambda: _announce(config))
+    path: Path | None = click.get_current_context().params["path"]
+    return daemon.serve(_with_files(config), ready=_announce, reread=lambda: _with_files(load_config(path)))
 
 
 @click.command(
@@ -48,9 +49,27 @@ def serve(config: Config) -> int:
 @configured
 def check(config: Config) -> None:
     """List every mistake in the configuration with its place, or say that it is fine and what is missing around it."""
+    _with_files(config)
     show.line("config is fine")
     for text in notes(config):
         show.line(f"note: {text}")
+
+
+def _with_files(config: Config) -> Config:
+    """Return the configuration once the files it names for local names and cookies were read; raises BadConfig."""
+    from resolver.cookies import load as load_secrets
+    from resolver.hosts import read_hosts
+
+    mistakes: list[str] = []
+    for name, read in ((config.local.hosts, read_hosts), (config.server.cookie_secret_file, load_secrets)):
+        try:
+            if name:
+                read(Path(config.base) / name)
+        except BadConfig as error:
+            mistakes += error.mistakes
+    if mistakes:
+        raise BadConfig(mistakes)
+    return config
 
 
 def notes(config: Config) -> Iterator[str]:

@@ -102,6 +102,8 @@ def _dns64_prefix(text: str) -> None:
         raise ValueError(f'is not a network ({error}); write "64:ff9b::/96"') from None
     if network.version != 6 or network.prefixlen not in DNS64_LENGTHS:
         raise ValueError('is not an IPv6 prefix of 32, 40, 48, 56, 64 or 96 bits; write "64:ff9b::/96"')
+    if network.network_address.packed[8]:
+        raise ValueError('has bits 64 to 71 set, which RFC 6052 keeps zero; write "64:ff9b::/96"')
 
 
 def _server(text: str) -> None:

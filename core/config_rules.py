@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from core.config_local import check_local
 from core.config_read import Mistakes, shown
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ def check_together(found: config.Config, mistakes: Mistakes) -> None:
     if found.cache.min_ttl > found.cache.max_ttl and not mistakes.has("cache"):
         mistakes.add("cache.min_ttl", f"is above max_ttl; write at most {found.cache.max_ttl}")
     _check_upstream(found.upstream, mistakes)
+    check_local(found.local, mistakes)
     _check_repeated("upstream.zone", "name", [zone.name.lower().rstrip(".") for zone in found.upstream.zone], mistakes)
     _check_repeated("feeds.source", "name", [source.name for source in found.feeds.source], mistakes)
 

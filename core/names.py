@@ -122,6 +122,12 @@ def registered_domain(name: Name) -> Name:
     return name[at:]
 
 
+@lru_cache(maxsize=REGISTERED_CACHE)
+def is_public_suffix(name: Name) -> bool:
+    """True for a name under which anybody may register, like `co.uk`, by the same list."""
+    return _suffix_list().privatesuffix(".".join(part.decode("ascii", "replace") for part in labels(name))) is None
+
+
 @cache
 def _suffix_list() -> PublicSuffixList:
     from publicsuffixlist import PublicSuffixList

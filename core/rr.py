@@ -21,6 +21,7 @@ class Rcode(IntEnum):
     NOTAUTH = 9
     NOTZONE = 10
     BADVERS = 16
+    BADCOOKIE = 23  # RFC 7873
 
 
 class Ede(IntEnum):
@@ -33,6 +34,7 @@ class Ede(IntEnum):
     BOGUS = 6
     BLOCKED = 15
     CENSORED = 16
+    STALE_NXDOMAIN = 19
     FILTERED = 17
     PROHIBITED = 18
     NOT_READY = 14
@@ -47,6 +49,7 @@ NS: Final = 2
 CNAME: Final = 5
 SOA: Final = 6
 PTR: Final = 12
+HINFO: Final = 13
 MX: Final = 15
 TXT: Final = 16
 AAAA: Final = 28

@@ -37,6 +37,7 @@ class Cause(IntEnum):
     LOCAL = 6  # local and special-use names
     ACCESS = 7  # access control and rate limits
     UPSTREAM = 8  # nobody could answer, or DNSSEC says bogus
+    REBIND = 9  # a name of the Internet that points inside
 
 
 class Trigger(IntEnum):

@@ -26,6 +26,14 @@ _TYPE_CLASS: Final = Struct("!HH")
 _FIXED: Final = Struct("!HHIH")  # type, class, TTL, RDLENGTH
 _U16: Final = Struct("!H")
 
+COOKIE: Final = 10  # EDNS option codes, RFC 7873, RFC 5001, RFC 7828
+NSID: Final = 3
+KEEPALIVE: Final = 11
+ASKS_COOKIE: Final = 1
+ASKS_NSID: Final = 2
+ASKS_KEEPALIVE: Final = 4
+_ASKS: Final[dict[int, int]] = {COOKIE: ASKS_COOKIE, NSID: ASKS_NSID, KEEPALIVE: ASKS_KEEPALIVE}
+
 SIGNATURES: Final = frozenset((rr.RRSIG, rr.NSEC, rr.NSEC3))
 _NAME_RDATA: Final[dict[int, int]] = {
     # types whose RDATA is `n` octets and then one name that may be compressed (RFC 1035, RFC 3597 section 4)
@@ -38,7 +46,10 @@ _TWO_NAMES: Final = frozenset((rr.SOA, 14, 17))  # SOA, MINFO, RP: two names, th
 class Query:
     """A question as a client put it. `question` keeps the client's case; `qname` is folded."""
 
-    __slots__ = ("cd", "do", "edns", "flags", "odd", "qclass", "qname", "qtype", "question", "udp_size", "version")
+    __slots__ = (
+        "asks", "cd", "cookie", "do", "edns", "flags", "odd", "options", "qclass", "qname", "qtype", "question",
+        "udp_size", "version",
+    )  # fmt: skip
 
     def __init__(self, flags: int, question: bytes, qname: Name, qtype: int, qclass: int) -> None:
         self.flags = flags
@@ -51,6 +62,9 @@ class Query:
         self.udp_size = 512
         self.do = False
         self.cd = flags & rr.CD
+        self.asks = 0  # which options want an answer of ours: ASKS_*
+        self.cookie = b""  # the COOKIE option as it was sent
+        self.options = b""  # the EDNS options of the reply, set by whoever answers those of the query
         self.odd = (qclass ^ rr.CLASS_IN) | flags & rr.OPCODE  # nothing that is looked up: refused
 
     @property
@@ -95,7 +109,7 @@ def read_query(data: bytes) -> Query:
     if flags & rr.QR:
         raise Malformed("a reply where a query was due")
     if questions != 1 or answers or authority:
-        raise Malformed("a query has one question and nothing else", answerable=True)
+        return _read_bare(data, flags, questions + answers + authority, additional)
     at = HEADER
     while True:
         if at >= end:
@@ -117,6 +131,17 @@ def read_query(data: bytes) -> Query:
     return query
 
 
+def _read_bare(data: bytes, flags: int, records: int, additional: int) -> Query:
+    """Read a query that has not one question: with none it may ask for a cookie (RFC 7873 section 5.4)."""
+    if records:
+        raise Malformed("a query has one question and nothing else", answerable=True)
+    query = Query(flags, b"", b"\x00", 0, rr.CLASS_IN)
+    _read_additional(data, HEADER, additional, query)
+    if not query.cookie:
+        raise Malformed("a query has one question and nothing else", answerable=True)
+    return query
+
+
 def _read_additional(data: bytes, at: int, count: int, query: Query) -> None:
     """Read the additional section of a query for its OPT record (RFC 6891 section 6.1.1: at most one, root owner)."""
     for _ in range(count):
@@ -133,7 +158,8 @@ def _read_additional(data: bytes, at: int, count: int, query: Query) -> None:
             continue
         if query.edns or data[owner]:
             raise Malformed("second OPT record, or one with an owner name", answerable=True)
-        _check_options(data, at - length, at)
+        if length:
+            _read_options(data, at - length, at, query)
         query.edns = True
         query.udp_size = max(size, 512)
         query.version = ttl >> 16 & 0xFF
@@ -143,13 +169,22 @@ def _read_additional(data: bytes, at: int, count: int, query: Query) -> None:
         raise Malformed("bytes behind the last record", answerable=True)
 
 
-def _check_options(data: bytes, at: int, end: int) -> None:
+def _read_options(data: bytes, at: int, end: int, query: Query) -> None:
+    """Walk the options (RFC 6891 section 6.1.2) and note those that want an answer; the first of each kind counts."""
     while at < end:
         if at + 4 > end:
             raise Malformed("EDNS option cut short", answerable=True)
-        at += 4 + _U16.unpack_from(data, at + 2)[0]
-    if at != end:
-        raise Malformed("EDNS option runs past its record", answerable=True)
+        code = data[at] << 8 | data[at + 1]
+        size = data[at + 2] << 8 | data[at + 3]
+        at += 4 + size
+        if at > end:
+            raise Malformed("EDNS option runs past its record", answerable=True)
+        asks = _ASKS.get(code, 0)
+        if asks == ASKS_COOKIE and not query.cookie:
+            if size != 8 and not 16 <= size <= 40:
+                raise Malformed("a cookie of a size that RFC 7873 section 4 does not know", answerable=True)
+            query.cookie = data[at - size : at]
+        query.asks |= asks
 
 
 def skip_name(data: bytes, at: int) -> int:
@@ -224,6 +259,8 @@ def walk(data: bytes) -> Message:
         if end > size:
             raise Malformed("record runs past the end")
         if rtype == rr.OPT:
+            if number < answers + authority:
+                raise Malformed("an OPT record outside the additional section")
             rcode |= (ttl >> 24) << 4
             opt_at = len(records) if opt_at < 0 else MAX_RECORDS
         else:

@@ -78,6 +78,10 @@ look_for_packages() {
     has cc || want gcc "the hot modules are not tested compiled"
     has_headers || want python3-dev "the hot modules are not tested compiled"
     has dig || want bind9-dnsutils "tests that ask as people do are skipped"
+    has kdig || want knot-dnsutils "tests that ask with kdig are skipped"
+    has drill || want ldnsutils "tests that ask with drill are skipped"
+    has unbound || want unbound "answers are not compared with Unbound's"
+    has pdns_recursor || want pdns-recursor "answers are not compared with PowerDNS Recursor's"
 }
 
 is_debian() { has apt-get && grep -qsE '^ID(_LIKE)?=.*(debian|ubuntu)' /etc/os-release; }
@@ -100,7 +104,7 @@ permit_services() {
 }
 
 keep_disabled() { # or they would take their ports when the machine starts next
-    for service in nsd redis-server; do
+    for service in nsd pdns-recursor redis-server unbound; do
         case "$missing " in
         *" $service "*) ! has systemctl || systemctl --quiet disable $service >/dev/null 2>&1 || true ;;
         esac

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 SMALL_SHARE: Final = 10  # the small queue holds one part in this many of the octets
 OVERHEAD: Final = 600  # octets CPython spends on an entry beside its bytes: object, tuples, dict slot, queue slot
+NEVER: Final = float("inf")
 MAX_GHOSTS: Final = 50_000  # keys of entries that just left, remembered by their hash
 
 
@@ -132,7 +133,8 @@ class Answer:
 
     __slots__ = (
         "addresses", "born", "ede", "ede_text", "epoch", "expires", "flags", "key", "plain", "qname", "qtype",
-        "rcode", "secure", "signed", "size", "subjects", "ttl", "upstream", "used", "verdict",
+        "rcode", "renew_at", "secure", "signed", "size", "stale_until", "subjects", "ttl", "upstream", "used",
+        "verdict",
     )  # fmt: skip
 
     def __init__(self, key: bytes, plain: Form, signed: Form | None, rcode: int) -> None:
@@ -147,6 +149,8 @@ class Answer:
         self.secure = False
         self.born = 0.0
         self.expires = 0.0
+        self.stale_until = 0.0  # how long it may serve when nobody else answers; `expires` for what may not
+        self.renew_at = NEVER  # when it is to be asked anew though it is still good
         self.ttl = 0
         self.epoch = 0
         self.subjects: tuple[Subject, ...] = ()
@@ -162,7 +166,7 @@ class Answer:
 class Rendered:
     """Reply octets behind the ID, with all that ages them. `offset` is where the form's body starts in `body`."""
 
-    __slots__ = ("answer", "body", "offset", "size", "stamp", "ttls", "used")
+    __slots__ = ("answer", "body", "offset", "size", "stamp", "ttls", "turns", "used")
 
     def __init__(
         self, answer: Answer, body: bytes | bytearray, offset: int, ttls: tuple[tuple[int, int], ...], stamp: int
@@ -172,6 +176,7 @@ class Rendered:
         self.offset = offset
         self.ttls = ttls
         self.stamp = stamp
+        self.turns = 0  # how many records its answer section has, when their order turns
         self.used = False
         self.size = OVERHEAD + 2 * len(body)
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Final
 
+from resolver.limits import UNLIMITED, Bucket, covered
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from resolver.answers import Rendered
+    from resolver.limits import Limits
     from resolver.policy import Policy, View
 
 MAX_CLIENTS: Final = 65_536  # of one worker, about 20 MB; more start over, their hits told first
@@ -17,25 +20,48 @@ MAX_CLIENTS: Final = 65_536  # of one worker, about 20 MB; more start over, thei
 class Client:
     """What a worker remembers of one client address."""
 
-    __slots__ = ("address", "allowed", "hits", "rendered", "view")
+    __slots__ = ("address", "allowed", "bucket", "hits", "proxy", "rendered", "replies", "streams", "view")
 
-    def __init__(self, address: bytes, view: View, *, allowed: bool) -> None:
+    def __init__(
+        self,
+        address: bytes,
+        view: View,
+        *,
+        allowed: bool,
+        bucket: Bucket | None = None,
+        replies: Bucket | None = None,
+        proxy: bool = False,
+    ) -> None:
+        """`bucket`: the queries it may ask; `replies`: those its network may get; `proxy`: it speaks for others."""
         self.address = address
         self.view = view
         self.allowed = allowed
-        self.rendered = view.rendered.table.get if allowed else _nothing
+        self.bucket = Bucket(UNLIMITED, 0) if bucket is None else bucket
+        self.replies = replies
+        self.proxy = proxy
+        self.rendered = _nothing if proxy or replies is not None or not allowed else view.rendered.table.get
         self.hits: list[Rendered] = []
+        self.streams = 0  # TCP connections it holds
+
+    @property
+    def unlimited(self) -> bool:
+        """True for a client that is exempt from limits."""
+        return self.bucket.left > UNLIMITED >> 1
 
 
 class Clients:
     """The clients one worker met. Steering by source address makes it the only worker that meets them."""
 
-    def __init__(self, policy: Policy, allow_from: Iterable[str]) -> None:
+    def __init__(
+        self, policy: Policy, limits: Limits, allow_from: Iterable[str], proxy_from: Iterable[str] = ()
+    ) -> None:
         self.table: dict[bytes, Client] = {}
         self.forgotten = 0
+        self.limits = limits
         self._policy = policy
         self._allowed = [ip_network(text, strict=False) for text in allow_from]
-        self._leaving: list[Client] = []
+        self._proxies = [ip_network(text, strict=False) for text in proxy_from]
+        self._leaving: list[tuple[Client, list[Rendered]]] = []
 
     def meet(self, address: bytes) -> Client:
         """Return the record of a client address (4 or 16 octets)."""
@@ -44,20 +70,36 @@ class Clients:
             if len(self.table) >= MAX_CLIENTS:
                 self.forget()
             source = ip_address(address)
-            allowed = any(source in network for network in self._allowed if network.version == source.version)
-            client = self.table[address] = Client(address, self._policy.view_of(address), allowed=allowed)
+            proxy = covered(source, self._proxies)
+            client = self.table[address] = Client(
+                address,
+                self._policy.view_of(address),
+                allowed=covered(source, self._allowed),
+                bucket=None if proxy else self.limits.bucket(address),
+                replies=None if proxy else self.limits.replies_to(address),
+                proxy=proxy,
+            )
         return client
 
     def forget(self) -> None:
         """Start over, as when the views changed; hits not told yet are kept for `drain`."""
         self.forgotten += len(self.table)
-        self._leaving += [client for client in self.table.values() if client.hits]
+        self._leaving += _taken(self.table.values())
         self.table.clear()
 
-    def drain(self) -> list[Client]:
-        """Return all clients with hits to tell."""
+    def drain(self) -> list[tuple[Client, list[Rendered]]]:
+        """Return all clients that had cache hits since the last call, with these hits."""
         leaving, self._leaving = self._leaving, []
-        return leaving + [client for client in self.table.values() if client.hits]
+        return leaving + _taken(self.table.values())
+
+
+def _taken(clients: Iterable[Client]) -> list[tuple[Client, list[Rendered]]]:
+    found = []
+    for client in clients:
+        if client.hits:
+            found.append((client, client.hits))
+            client.hits = []
+    return found
 
 
 def _nothing(_packet: bytes) -> None:

@@ -64,6 +64,14 @@ def read_state(data_dir: Path) -> State:
         return State()
 
 
+def written_at(data_dir: Path) -> int:
+    """Return when the state on disk was written, in nanoseconds; 0 when there is none."""
+    try:
+        return (intel_dir(data_dir) / STATE).stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
 def write_state(data_dir: Path, state: State) -> None:
     """Put the state in place in one step; raises OSError."""
     folder = intel_dir(data_dir)

@@ -4,123 +4,111 @@ Rules:
 1. The sockets belong to the supervisor. A worker that dies is replaced on the same sockets; queries wait meanwhile.
 2. It does nothing else: no DNS, no journal, no Redis client, so that there is little that can bring it down.
 3. Children are forked from it, before it has any thread, and share its memory.
+4. SIGHUP: the configuration is read again; a wrong one changes nothing. SIGTERM, SIGINT: drain and end.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import resource
 import selectors
 import signal
 import socket
-import sys
 import time
-import traceback
 from typing import TYPE_CHECKING, Final
 
+import msgspec
 import structlog
 
-from core.errors import PlugholeError, Unavailable
-from feeds.redis import EmbeddedServer
-from resolver import hub, worker
+from core.errors import BadConfig, Unavailable
+from feeds.redis import EMBEDDED, EmbeddedServer, find_server
+from resolver import activation, hub, worker
+from resolver.children import GRACE, Child, Line, fork, name_process
 from resolver.control import read_state
+from resolver.notify import Notifier
+from resolver.rollout import Rollout, with_fixed
 from resolver.sockets import bind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
     from types import FrameType
 
     from core.config import Config
     from resolver.sockets import Bound
 
-BACKOFF: Final = (0.1, 0.5, 1.0, 2.0, 5.0)  # seconds before a child that keeps dying is started again
-STEADY: Final = 30.0  # seconds of life after which a child's deaths are forgotten
-GRACE: Final = 8.0  # seconds children get to drain before they are killed
+START_POLL: Final = 0.01  # seconds
+UNSETTLED: Final = 60.0  # seconds after which a node without intelligence counts as started: it answers SERVFAIL
+LOOK: Final = 1.0  # seconds between looks at what nothing announces
 PAIR_BUFFER: Final = 4_194_304  # octets between worker and hub: a second of a busy node
 _log = structlog.get_logger("supervisor")
-
-
-class Child:
-    """One process that must live: how to start it, and how it fared."""
-
-    def __init__(self, name: str, body: Callable[[], None]) -> None:
-        self.name = name
-        self.pid = 0
-        self.due = 0.0  # monotonic seconds, when to start it again
-        self._body = body
-        self._deaths = 0
-        self._born = 0.0
-
-    def start(self, now: float) -> None:
-        """Fork the child."""
-        self._born = now
-        self.pid = os.fork()
-        if self.pid:
-            return
-        status = 1
-        try:
-            signal.set_wakeup_fd(-1)
-            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
-                signal.signal(number, signal.SIG_DFL)
-            self._body()
-            status = 0
-        except BaseException:  # noqa: BLE001  the child ends here, whatever happened; its parent's stack must not run
-            traceback.print_exc()
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(status)
-
-    def died(self, now: float) -> float:
-        """Note a death; returns the seconds to wait before the next start."""
-        self._deaths = 0 if now - self._born > STEADY else self._deaths + 1
-        pause = BACKOFF[min(self._deaths, len(BACKOFF) - 1)]
-        self.pid = 0
-        self.due = now + pause
-        return pause
 
 
 class Supervisor:
     """Starts and keeps all processes of a node. `run` returns the exit code after SIGTERM or SIGINT."""
 
-    def __init__(self, config: Config) -> None:
-        self._config = config
-        self._redis = EmbeddedServer(config) if config.redis.url == "embedded" else None
-        self._children: list[Child] = []
-        self._errands: list[Child] = []  # they run once
-        self._redis_due = 0.0
-        self._stopping = False
+    def __init__(self, config: Config, reread: Callable[[], Config], notifier: Notifier) -> None:
+        """`reread` returns the configuration as it is now; raises BadConfig."""
+        self._asked = self._config = config  # as written at the start, and as it is in force
+        self._reread = reread
+        self._notifier = notifier
+        self._redis: list[Child] = []  # the keeper of the private one, when there is to be one
+        self._children: list[Child] = []  # workers first, the hub last
+        self._errands: set[int] = set()  # processes that run once
+        self._line = Line()
+        self._rollout: Rollout | None = None
+        self._announced = self._told = False
+        self._stopping = self._reload_wanted = False
+        self._looked = self._fed = 0.0
+        self._terminal = os.isatty(0)
         self._wake_reader, self._wake_writer = socket.socketpair()
 
-    def run(self, ready: Callable[[], None]) -> int:
-        """Serve until told to stop. `ready` is called, in a process of its own, once queries can be answered."""
-        config = self._config
-        config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o750)
+    def run(self, passed: list[socket.socket], ready: Callable[[Config], None]) -> int:
+        """Serve until told to stop, on `passed` sockets or else on `server.listen`.
+
+        `ready` is called, in a process of its own, once queries can be answered.
+        """
+        name_process("")
+        self._config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o750)
         _raise_file_limit()
-        count = config.server.workers or os.cpu_count() or 1
-        bound = bind(config.server.listen, count)
-        if config.server.user:
-            _become(config.server.user, config.data_dir)
+        count = self._config.server.workers or os.cpu_count() or 1
+        bound = self._sockets(passed, count)
+        if self._config.server.user:
+            _become(self._config.server.user, self._config.data_dir)
         self._catch_signals()
-        if self._redis is not None:
-            self._redis.start()
-        pairs = [_pair() for _ in range(count)]
-        self._children = [Child("hub", lambda: hub.run(config, [near for near, _ in pairs]))]
-        for number in range(count):
-            self._children.append(
-                Child(f"worker {number}", self._worker(bound[number], pairs[number][1], number, count))
-            )
-        now = time.monotonic()
-        for child in self._children:
-            child.start(now)
+        if self._config.redis.url == EMBEDDED:
+            self._start_redis()
+        self._children = self._make_children(bound, count)
         self._first_feeds()
         self._watch(ready)
         return self._stop()
 
-    def _worker(self, bound: list[Bound], far: socket.socket, number: int, count: int) -> Callable[[], None]:
-        return lambda: worker.run(self._config, bound, far, number=number, workers=count)
+    def _sockets(self, passed: list[socket.socket], count: int) -> list[list[Bound]]:
+        if not passed:
+            return bind(self._config.server.listen, count)
+        listen, bound = activation.deal(passed, count)
+        self._config = msgspec.structs.replace(
+            self._config, server=msgspec.structs.replace(self._config.server, listen=listen)
+        )
+        return bound
+
+    def _make_children(self, bound: list[list[Bound]], count: int) -> list[Child]:
+        config, line = self._config, self._line
+        pairs = [_pair() for _ in range(count)]
+        workers = [
+            Child(
+                f"worker {number}",
+                _worker(sockets, far, line, (number, count)),
+                config,
+                title=f"w{number}",
+                overlap=True,
+            )
+            for number, (sockets, (_, far)) in enumerate(zip(bound, pairs, strict=True))
+        ]
+        nears = [near for near, _ in pairs]
+        return [*workers, Child("hub", lambda now: hub.run(now, nears, line), config, title="hub", overlap=False)]
 
     def _catch_signals(self) -> None:
         self._wake_reader.setblocking(False)
@@ -128,104 +116,196 @@ class Supervisor:
         signal.set_wakeup_fd(self._wake_writer.fileno(), warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_stop)
+        signal.signal(signal.SIGHUP, self._on_reload)
         signal.signal(signal.SIGCHLD, lambda *_: None)
 
     def _on_stop(self, _number: int, _frame: FrameType | None) -> None:
         self._stopping = True
 
+    def _on_reload(self, number: int, frame: FrameType | None) -> None:
+        if self._terminal and not os.isatty(0):  # not `kill -HUP`: the terminal was closed
+            self._on_stop(number, frame)
+        self._reload_wanted = True
+
+    def _start_redis(self) -> None:
+        """Return when the private Redis answers; raises Unavailable. Should it die later, nobody waits for it."""
+        find_server()
+        line = self._line
+        keeper = Child("redis", lambda config: _keep_redis(config, line), self._config, title="redis", overlap=False)
+        self._redis = [keeper]
+        keeper.keep(time.monotonic())
+        while not self._stopping and keeper.serving is not None and not keeper.serving.heard:
+            time.sleep(START_POLL)
+            self._hear()
+            if keeper.reap(time.monotonic()) is not None:
+                raise Unavailable("the embedded Redis does not start; the line before says why")
+
     def _first_feeds(self) -> None:
         """On a node that never loaded any intelligence, fetch it now: until then nothing is answered unfiltered."""
-        if read_state(self._config.data_dir).settled or not self._config.feeds.source:
-            return
-        self._send("first feed update", lambda: _update(self._config))
+        if not read_state(self._config.data_dir).settled and self._config.feeds.source:
+            self._errands.add(fork("feeds", lambda: _update(self._config)))
 
-    def _send(self, name: str, body: Callable[[], None]) -> None:
-        """Have something done once, in a process of its own."""
-        errand = Child(name, body)
-        errand.start(time.monotonic())
-        self._errands.append(errand)
+    # ---- the loop
 
-    def _watch(self, ready: Callable[[], None]) -> None:
+    def _watch(self, ready: Callable[[Config], None]) -> None:
         selector = selectors.DefaultSelector()
         selector.register(self._wake_reader, selectors.EVENT_READ)
-        announced = False
+        selector.register(self._line.reader, selectors.EVENT_READ)
+        started = time.monotonic()
         while not self._stopping:
-            selector.select(timeout=0.1 if not announced else self._pause())
-            self._drain_wakeups()
-            self._reap()
             now = time.monotonic()
-            for child in self._children:
-                if not child.pid and now >= child.due and not self._stopping:
-                    child.start(now)
-            self._keep_redis(now)
-            if not announced and read_state(self._config.data_dir).settled:
-                announced = True
-                self._send("announcement", ready)
-
-    def _keep_redis(self, now: float) -> None:
-        """Start the private Redis again when it died; the node serves by its last state meanwhile."""
-        if self._redis is None or self._redis.pid is not None or now < self._redis_due:
-            return
-        self._redis_due = now + BACKOFF[-1]
-        try:
-            self._redis.start()
-        except PlugholeError as error:
-            _log.error("embedded redis does not start", reason=str(error))
+            for child in (*self._children, *self._redis):
+                child.keep(now)
+            self._reload(now)
+            self._announce(ready, unsettled=now - started > UNSETTLED)
+            self._look(now)
+            selector.select(timeout=self._pause())
+            self._drain_wakeups()
+            self._hear()
+            self._reap()
 
     def _pause(self) -> float:
         now = time.monotonic()
-        return max(min((child.due - now for child in self._children if not child.pid), default=1.0), 0.01)
+        due = [child.due - now for child in (*self._children, *self._redis) if child.serving is None]
+        feed = self._notifier.interval / 2 or LOOK
+        return max(min(*due, LOOK, feed), 0.01) if due else min(LOOK, feed)
 
     def _drain_wakeups(self) -> None:
-        try:
+        with contextlib.suppress(BlockingIOError):
             while self._wake_reader.recv(4_096):
                 pass
-        except BlockingIOError:
-            return
+
+    def _hear(self) -> None:
+        now = time.monotonic()
+        for pid, ready in self._line.hear():
+            for child in (*self._children, *self._redis):
+                child.hear(pid, now, ready=ready)
 
     def _reap(self) -> None:
         """Collect every dead child, and say of those that must live when they will be back."""
-        mine = {child.pid: child for child in self._children if child.pid}
-        for pid, child in mine.items():
-            found, status = os.waitpid(pid, os.WNOHANG)
-            if found:
-                pause = child.died(time.monotonic())
-                code = os.waitstatus_to_exitcode(status)
-                if not self._stopping:
-                    _log.error("process died, starting it again", process=child.name, code=code, seconds=pause)
+        now = time.monotonic()
+        for child in (*self._children, *self._redis):
+            code = child.reap(now)
+            if code is not None and not self._stopping:
+                seconds = round(child.due - now, 2)
+                _log.error("process died, starting it again", process=child.name, code=code, seconds=seconds)
+        self._errands = {pid for pid in self._errands if not os.waitpid(pid, os.WNOHANG)[0]}
 
-        for errand in self._errands:
-            if errand.pid and os.waitpid(errand.pid, os.WNOHANG)[0]:
-                errand.pid = 0
-        self._errands = [errand for errand in self._errands if errand.pid]
+    def _announce(self, ready: Callable[[Config], None], *, unsettled: bool) -> None:
+        """Say once that the node answers, to people and to the service manager."""
+        if self._announced:
+            return
+        self._announced = all(child.serving is not None and child.serving.ready for child in self._children)
+        if self._announced:
+            self._errands.add(fork("announce", lambda: ready(self._config)))
+            self._notifier.ready(self._status())
+        elif unsettled and not self._told:
+            self._told = True  # a start that never ends would be ended by the service manager
+            self._notifier.ready("no intelligence yet, every query is answered SERVFAIL; see `plughole status`")
+
+    def _status(self) -> str:
+        return f"{len(self._children) - 1} workers answer on {', '.join(self._config.server.listen)}"
+
+    def _look(self, now: float) -> None:
+        """Once a second look for workers that hang, and feed the service manager's watchdog while one reports."""
+        if now - self._looked >= LOOK:
+            self._looked = now
+            for child in self._children:
+                child.look()
+        interval = self._notifier.interval
+        if interval and now - self._fed >= interval / 2 and any(each.reports(now, interval) for each in self._children):
+            self._fed = now
+            self._notifier.alive()
+
+    # ---- a new configuration
+
+    def _reload(self, now: float) -> None:
+        if self._rollout is None and self._reload_wanted:
+            self._reload_wanted = False
+            self._begin_reload(now)
+        if self._rollout is None or (applied := self._rollout.step(now)) is None:
+            return
+        if applied:
+            self._config = self._rollout.fresh
+            _log.info("reloaded")
+            self._reloaded(self._status())
+        else:
+            _log.error(
+                "reload refused, the old configuration stays in force", reason="a process does not start with it"
+            )
+            self._reloaded("reload refused: a process does not start with the new configuration; see the log")
+        self._rollout = None
+
+    def _begin_reload(self, now: float) -> None:
+        if self._announced:
+            self._notifier.reloading(now)
+        try:
+            fresh, differ = with_fixed(self._reread(), running=self._config, asked=self._asked)
+        except BadConfig as error:
+            for mistake in error.mistakes:
+                _log.error("mistake in the configuration", mistake=mistake)
+            _log.error("reload refused, the old configuration stays in force", mistakes=len(error.mistakes))
+            self._reloaded(f"reload refused: {error.mistakes[0]}")
+            return
+        if differ:
+            _log.warning("these keys need a restart, the rest is taken over", keys=differ)
+        self._rollout = Rollout(self._children, fresh=fresh, before=self._config)
+
+    def _reloaded(self, status: str) -> None:
+        if self._announced:
+            self._notifier.ready(status)
+
+    # ---- the end
 
     def _stop(self) -> int:
-        workers, hubs = self._children[1:], self._children[:1]
-        self._end(self._errands)
-        clean = self._end(workers) and self._end(hubs)
-        if self._redis is not None:
-            self._redis.stop()
-        return 0 if clean else 1
+        self._notifier.stopping()
+        for pid in self._errands:
+            os.kill(pid, signal.SIGTERM)
+        parts = self._children[:-1], self._children[-1:], self._redis  # what workers tell, the hub writes
+        clean = [self._end(part) for part in parts]
+        return 0 if all(clean) else 1
 
-    def _end(self, children: list[Child]) -> bool:
+    def _end(self, children: Sequence[Child]) -> bool:
         """Ask children to end, wait, kill what does not; true when none had to be killed."""
         for child in children:
-            if child.pid:
-                os.kill(child.pid, signal.SIGTERM)
+            child.end(time.monotonic())
         deadline = time.monotonic() + GRACE
-        while any(child.pid for child in children) and time.monotonic() < deadline:
+        while (self._errands or any(child.processes() for child in children)) and time.monotonic() < deadline:
             self._reap()
             time.sleep(0.01)
-        left = [child for child in children if child.pid]
-        for child in left:
-            os.kill(child.pid, signal.SIGKILL)
-            os.waitpid(child.pid, 0)
+        left = [process for child in children for process in child.processes()]
+        for process in left:
+            process.send(signal.SIGKILL)
+            os.waitpid(process.pid, 0)
         return not left
 
 
-def serve(config: Config, ready: Callable[[], None]) -> int:
-    """Run a node until it is told to stop; returns the exit code. Raises PlugholeError when it cannot start."""
-    return Supervisor(config).run(ready)
+def serve(config: Config, *, ready: Callable[[Config], None], reread: Callable[[], Config]) -> int:
+    """Run a node until it is told to stop; returns the exit code. Raises PlugholeError when it cannot start.
+
+    `ready` is called in a process of its own once queries are answered; `reread` returns the configuration anew.
+    """
+    notifier, passed = Notifier(os.environ), activation.take(os.environ)
+    return Supervisor(config, reread, notifier).run(passed, ready)
+
+
+def _worker(bound: list[Bound], far: socket.socket, line: Line, place: tuple[int, int]) -> Callable[[Config], None]:
+    number, count = place
+    return lambda config: worker.run(config, bound, far, line, number=number, workers=count)
+
+
+def _keep_redis(config: Config, line: Line) -> None:
+    """Be the keeper of the private Redis: its owner, in a process of its own, since a start may take half a minute."""
+    server = EmbeddedServer(config)
+    server.start()
+    news = {signal.SIGTERM, signal.SIGCHLD}
+    signal.pthread_sigmask(signal.SIG_BLOCK, news)  # not before: the server would inherit it
+    line.alive(ready=True)
+    while server.pid is not None:
+        if signal.sigwait(news) == signal.SIGTERM:
+            server.stop()
+            return
+    raise Unavailable("the embedded Redis died")
 
 
 def _raise_file_limit() -> None:

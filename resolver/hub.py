@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import shutil
 import signal
 import time
 from typing import TYPE_CHECKING, Any, Final
@@ -25,15 +26,19 @@ from core.event import Batch
 from journal.journal import Journal
 from resolver.control import MAX_MESSAGE, SOCKET, Changed, Report, decode_said, encode
 from resolver.follower import Follower
+from resolver.metrics import SILENT
+from resolver.metrics_http import MetricsServer
+from resolver.rates import Rates
 
 if TYPE_CHECKING:
     import socket
 
     from core.config import Config
+    from resolver.children import Line
 
 TICK: Final = 0.25  # seconds between the journal's chores
-SILENT: Final = 5.0  # seconds without a report before a worker counts as stuck
 MAX_TAKEN: Final = 64  # messages taken from one worker before the others have their turn
+_NO_INTEL: Final = "intel: none loaded yet"  # how the follower says that nothing is answered
 _log = structlog.get_logger("hub")
 
 
@@ -47,14 +52,16 @@ class Hub:
         self._journal = Journal(config, now=now)
         self._follower = Follower(config, self._tell_workers)
         self._reports: dict[int, tuple[float, Report]] = {}
+        self._rates = Rates()
+        self._metrics = MetricsServer(config.server.metrics, config.data_dir, lambda: self.status(time.time()))
         self._events = 0
         self._dropped = 0
         self._garbled = 0
         self._started = now
         self._stopping = asyncio.Event()
 
-    async def run(self) -> None:
-        """Work until told to stop; then write what is still unwritten."""
+    async def run(self, line: Line) -> None:
+        """Work until told to stop; then write what is still unwritten. The supervisor hears on `line` that it works."""
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._stopping.set)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -62,14 +69,19 @@ class Hub:
             loop.add_reader(sock.fileno(), self._on_said, sock)
         server = await self._listen()
         following = asyncio.create_task(self._follower.run())
+        if self._config.server.metrics:
+            self._metrics.start()
         gc.freeze()
         loop.call_later(TICK, self._tick)
+        line.alive(ready=True)
         await self._stopping.wait()
+        self._metrics.stop()
         following.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await following
         server.close()
         for sock in self._workers:
+            loop.remove_reader(sock.fileno())  # what comes from now on waits for the successor
             self._on_said(sock)
         self._journal.close(time.time())
         gc.unfreeze()  # DuckDB's module complains at the end about what it cannot find
@@ -82,7 +94,9 @@ class Hub:
         return server
 
     def _tick(self) -> None:
-        self._journal.tick(time.time())
+        now = time.time()
+        self._journal.tick(now)
+        self._rates.note(self._reports, now)
         asyncio.get_running_loop().call_later(TICK, self._tick)
 
     def _on_said(self, sock: socket.socket) -> None:
@@ -107,6 +121,7 @@ class Hub:
                 self._follower.applied = min(report.sequence for _, report in self._reports.values())
         if events:
             self._events += len(events)
+            self._rates.add(events)
             self._journal.write(events, time.time())
 
     def _tell_workers(self) -> None:
@@ -132,23 +147,42 @@ class Hub:
              "generation": report.generation, "overlay": report.sequence, **report.counters}
             for at, report in sorted(self._reports.values(), key=lambda item: item[1].worker)
         ]  # fmt: skip
-        journal = self._journal.counters()
         intel = self._follower.status(now)
+        degraded = self._degraded(workers, intel)
         return {
             "at": now,
-            "hub": {"pid": os.getpid(), "uptime_seconds": round(now - self._started), "events": self._events,
+            "state": _state(degraded, workers, uptime=now - self._started),
+            "degraded": degraded,
+            "hub": {"pid": os.getpid(), "started": self._started, "uptime_seconds": round(now - self._started),
+                    "workers": len(self._workers), "events": self._events,
                     "events_dropped_by_workers": self._dropped, "garbled": self._garbled},
+            "rates": self._rates.now(),
+            "queries": self._rates.queries(),
             "workers": workers,
             "intel": intel,
-            "journal": journal,
-            "degraded": self._degraded(workers, intel),
+            "journal": self._journal.counters(),
+            "disk": self._disk(),
+            "metrics": self._metrics.status(),
         }  # fmt: skip
+
+    def _disk(self) -> dict[str, int]:
+        """Return the octets free and in all where the data folder lies; empty when the file system does not say."""
+        try:
+            found = shutil.disk_usage(self._config.data_dir)
+        except OSError:
+            return {}
+        return {"free_bytes": found.free, "size_bytes": found.total}
 
     def _degraded(self, workers: list[dict[str, Any]], intel: dict[str, Any]) -> list[str]:
         """One line a part that does not do its whole job."""
         found = [*intel["degraded"], *(f"journal: {trouble}" for trouble in self._journal.troubles())]
+        found += [text for text in (self._rates.failing(),) if text]
+        found += [f"metrics: {self._metrics.trouble}"] if self._metrics.trouble else []
+        missing = sorted(set(range(len(self._workers))) - {worker["worker"] for worker in workers})
         if not workers:
             found.append("no worker has reported yet")
+        elif missing:
+            found.append(f"worker {', '.join(map(str, missing))} has not reported yet")
         for worker in workers:
             if worker["seconds_since_report"] > SILENT:
                 found.append(f"worker {worker['worker']} has not reported for {worker['seconds_since_report']} s")
@@ -157,12 +191,20 @@ class Hub:
         return found
 
 
-def run(config: Config, workers: list[socket.socket]) -> None:
+def _state(degraded: list[str], workers: list[dict[str, Any]], *, uptime: float) -> str:
+    """Return `down` when no query can get its answer, else `degraded` or `healthy`; a young hub has yet to hear."""
+    alive = (uptime < SILENT and not workers) or any(worker["seconds_since_report"] <= SILENT for worker in workers)
+    if not alive or any(text.startswith(_NO_INTEL) for text in degraded):
+        return "down"
+    return "degraded" if degraded else "healthy"
+
+
+def run(config: Config, workers: list[socket.socket], line: Line) -> None:
     """Be the hub: the whole life of its process."""
     uvloop.install()
 
     async def main() -> None:
-        await Hub(config, workers).run()
+        await Hub(config, workers).run(line)
 
     try:
         asyncio.run(main())

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from core.names import Name, suffixes
-from core.verdict import UNTOUCHED, Action, Trigger, Verdict
+from core.verdict import UNTOUCHED, Action, Cause, Reason, Trigger, Verdict
 from resolver.policy import NO_RULING, Policy, Ruling, View, address_key, key_text, verdict
+from resolver.rebind import lies_inside
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,7 +21,10 @@ def judge(policy: Policy, keys: list[Name], ruling: Ruling, met: Sequence[Subjec
     worst = UNTOUCHED if ruling is NO_RULING else verdict(ruling, keys)
     if ruling.action is Action.PASSTHRU:
         return worst
+    rebind = policy.rebind
     for trigger, value, address in met:
+        if address and rebind is not None and lies_inside(value) and not rebind.spares(keys):
+            return _worse(worst, _rebound(Trigger(trigger), value))
         named = [address_key(value)] if address else suffixes(value)
         said = policy.rule(named, view)
         if said is NO_RULING or said.action in (Action.NONE, Action.PASSTHRU):
@@ -27,6 +32,12 @@ def judge(policy: Policy, keys: list[Name], ruling: Ruling, met: Sequence[Subjec
         found = verdict(said, named, trigger=Trigger(trigger), member=key_text(named[0]))
         worst = _worse(worst, found)
     return worst
+
+
+def _rebound(trigger: Trigger, address: bytes) -> Verdict:
+    text = str(ip_address(address))
+    reason = Reason(Cause.REBIND, Action.NODATA, "rebind protection", text, "rebinding", 100)
+    return Verdict(Action.NODATA, Cause.REBIND, (reason,), trigger, text)
 
 
 def _worse(first: Verdict, second: Verdict) -> Verdict:

@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Iterable
 
+    from resolver.answers import Rendered
     from resolver.clients import Client
 
 CHUNK: Final = 400  # events a datagram: about 60 kB, well under the kernel's default send buffer of 212 kB
 MAX_WAITING: Final = 50_000  # events, about 30 MB
-CHUNKS_A_FLUSH: Final = 8  # bounds the pause of one flush to a few milliseconds
+STEP: Final = 4_096  # hits counted at a time, about a quarter of a millisecond
+EVENT_COST: Final = 16  # what telling an event costs, in hits counted
 
 
 class Outbox:
@@ -37,6 +39,12 @@ class Outbox:
         self._per_second = per_second
         self._waiting: deque[Event] = deque()
         self._untold = 0
+        self._hits: deque[tuple[Client, list[Rendered]]] = deque()
+        self._client: Client | None = None  # whose hits are being counted
+        self._counting: list[Rendered] = []
+        self._counted = 0  # of them
+        self._sum: Counter[Rendered] = Counter()
+        self._tally: list[tuple[Rendered, int]] = []  # counted, yet to be told
 
     def add(self, event: Event) -> None:
         """Queue an event; the caller looked at `room`."""
@@ -46,45 +54,62 @@ class Outbox:
             return
         self._waiting.append(event)
 
-    def add_hits(self, clients: Iterable[Client], now: float) -> None:
-        """Turn the cache hits clients had since the last call into one event each (client, reply), and forget them."""
-        for client in clients:
-            if not client.hits:
-                continue
-            hits, client.hits = client.hits, []
-            for reply, count in Counter(hits).items():
-                reply.used = reply.answer.used = True
-                if self.room <= 0:
-                    self.over += count
-                    continue
-                answer = reply.answer
-                found = answer.verdict
-                self.add(
-                    Event(
-                        now, client.address, answer.qname, answer.qtype, answer.rcode, found.action, found.cause,
-                        Transport.UDP, True, count, 0, len(reply.body) + 2, answer.ttl, answer.upstream, answer.secure,
-                        answer.addresses, found.reasons, found.trigger, found.member, client.view.name,
-                    )
-                )  # fmt: skip
+    def add_hits(self, hits: Iterable[tuple[Client, list[Rendered]]]) -> None:
+        """Take the cache hits clients had, to be told bit by bit by `tell_hits`."""
+        self._hits.extend(hits)
+
+    def tell_hits(self, now: float) -> bool:
+        """Count hits and tell one event each (client, reply), for a millisecond or less; true when there is more."""
+        budget = STEP
+        while budget > 0:
+            if self._tally:
+                budget -= self._tell_tally(now, budget)
+            elif self._counted < len(self._counting):
+                part = self._counting[self._counted : self._counted + budget]
+                self._counted += len(part)
+                budget -= len(part)
+                self._sum.update(part)
+            elif self._sum:
+                self._tally, self._sum = list(self._sum.items()), Counter()
+            elif self._hits:
+                self._client, self._counting = self._hits.popleft()
+                self._counted = 0
+            else:
+                self._counting = []
+                return False
+        return True
+
+    def _tell_tally(self, now: float, budget: int) -> int:
+        """Tell of counted hits until `budget` is used up; returns what was used."""
+        client, tally, used = self._client, self._tally, 0
+        while tally and used < budget:
+            reply, count = tally.pop()
+            used += EVENT_COST
+            reply.used = reply.answer.used = True
+            if self.room <= 0:
+                self.over += count
+            elif client is not None:
+                self.add(_hit(client, reply, count, now))
+        return used
 
     def second(self) -> None:
         """A new second: there is room again."""
         self.room = self._per_second
 
-    def flush(self) -> None:
-        """Send what waits, as far as the hub takes it."""
+    def flush(self) -> bool:
+        """Send one chunk of what waits, if the hub takes it; true when there is more to send at once."""
         waiting = self._waiting
-        for _ in range(CHUNKS_A_FLUSH):
-            if not waiting:
-                return
-            chunk = [waiting.popleft() for _ in range(min(CHUNK, len(waiting)))]
-            try:
-                self._sock.send(encode_batch(Batch(self._worker, chunk, self._untold)))
-            except OSError:
-                waiting.extendleft(reversed(chunk))
-                return
-            self.told += len(chunk)
-            self._untold = 0
+        if not waiting:
+            return False
+        chunk = [waiting.popleft() for _ in range(min(CHUNK, len(waiting)))]
+        try:
+            self._sock.send(encode_batch(Batch(self._worker, chunk, self._untold)))
+        except OSError:
+            waiting.extendleft(reversed(chunk))
+            return False
+        self.told += len(chunk)
+        self._untold = 0
+        return len(waiting) > 0
 
     def counters(self) -> dict[str, int]:
         """Return events told, waiting, dropped because the hub was slow, and over the cap of a second."""
@@ -93,3 +118,14 @@ class Outbox:
     def _drop(self, count: int) -> None:
         self.dropped += count
         self._untold += count
+
+
+def _hit(client: Client, reply: Rendered, count: int, now: float) -> Event:
+    """Return the event of `count` equal cache hits."""
+    answer = reply.answer
+    found = answer.verdict
+    return Event(
+        now, client.address, answer.qname, answer.qtype, answer.rcode, found.action, found.cause, Transport.UDP, True,
+        count, 0, len(reply.body) + 2, answer.ttl, answer.upstream, answer.secure, answer.addresses, found.reasons,
+        found.trigger, found.member, client.view.name,
+    )  # fmt: skip

@@ -2,77 +2,62 @@
 
 Order of the stages and why:
 1. Malformed and unsupported questions end here: nothing behind this line sees hostile bytes it did not ask for.
-2. The answer cache, per view: an entry is judged anew when the policy moved on.
+2. Local names, which nobody outside has a say in.
 3. Policy on the name, before anything leaves the building.
-4. One upstream question for all who wait for the same one.
-5. Policy on what came back: chain members, addresses, hints, name servers.
-6. The reply first, the event after it.
+4. The answer cache, per view: an entry is judged anew when the policy moved on.
+5. One upstream question for all who wait for the same one; too many new names of one domain are damped.
+6. Policy on what came back: chain members, addresses, hints, name servers.
+7. The reply first, the event after it.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final
 
 from core import rr
 from core.errors import Malformed
-from core.event import Event, Transport
+from core.event import Transport
 from core.names import Name, suffixes
 from core.verdict import UNTOUCHED, Action, Cause, Verdict
-from core.wire import HEADER, Form, Message, Query, cut, read_query, walk
-from resolver.answers import Answer, Rendered
+from core.wire import HEADER, Query, read_query
+from resolver.answers import NEVER, Answer, Rendered
 from resolver.clients import Client
 from resolver.judge import judge
+from resolver.latency import Latency
+from resolver.manners import REFUSED_TYPES, format_error
 from resolver.policy import Policy, Ruling, View, verdict
-from resolver.render import age
+from resolver.render import age, take_turns
+from resolver.replies import HEALTHY
 from resolver.sinkhole import block_text
-from resolver.subjects import subjects
 from resolver.upstream import Answer as Reply
 from resolver.upstream import Question
+from resolver.waiting import Flight, Waiter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from core.config import Cache as CacheSettings
-    from resolver.outbox import Outbox
+    from resolver.limits import Damper, Limits
+    from resolver.local import LocalZones
+    from resolver.manners import Manners
     from resolver.render import Renderer
+    from resolver.replies import Replies
     from resolver.sinkhole import Replacement, Sinkhole
+    from resolver.telling import Teller
     from resolver.upstream import Upstream
+    from resolver.waiting import Peer
 
 MAX_WAITERS: Final = 1_000  # clients waiting for one upstream question; the next is told SERVFAIL
-FAILURE_TTL: Final = 2  # seconds a failure is remembered, RFC 9520 section 3.2: at least one
-_REFUSED_TYPES: Final = frozenset((0, rr.OPT, *range(249, 255)))  # TKEY to MAILA: transfers and meta types, not ANY
-_HEALTHY: Final = frozenset((rr.Rcode.NOERROR, rr.Rcode.NXDOMAIN))
+PATIENCE: Final = 1.8  # seconds a client waits while an expired answer lies ready, RFC 8767 section 5
+GRACE: Final = 1.0  # seconds after its end in which the next question renews an answer instead of waiting for a new one
 NO_REPLY: Final = b""
+LOCAL: Final = Verdict(Action.NONE, Cause.LOCAL)
 _NODATA: Final = Action.NODATA  # enum members are slow to reach through their class
 _TCP_ONLY: Final = Action.TCP_ONLY
-_EMPTY: Final = Form(b"\x00" * 6, b"", ())
-
-
-class Peer(Protocol):
-    """Where a question came from and its reply goes."""
-
-    transport: Transport
-
-    def hold(self) -> Peer:
-        """Return a peer that stays good when the reply has to wait."""
-
-    def deliver(self, identity: bytes, body: bytes | bytearray) -> None:
-        """Send the reply `identity + body`; an empty body is no reply."""
-
-
-class Waiter(NamedTuple):
-    """A client whose question is on its way."""
-
-    query: Query
-    client: Client
-    peer: Peer
-    key: bytes
-    identity: bytes
-    keys: list[Name]
-    ruling: Ruling
-    epoch: int
-    started: float
+_DROP: Final = Action.DROP
+_UDP: Final = Transport.UDP
+_BLOCKED: Final = rr.Ede.BLOCKED
 
 
 class Pipeline:
@@ -85,20 +70,35 @@ class Pipeline:
         upstream: Upstream,
         renderer: Renderer,
         sinkhole: Sinkhole,
-        cache: CacheSettings,
-        outbox: Outbox,
+        replies: Replies,
+        manners: Manners,
+        local: LocalZones,
+        limits: Limits,
+        damper: Damper,
+        teller: Teller,
         clock: Callable[[], float],
+        minimal: Replacement | None = None,
     ) -> None:
+        """`minimal` answers every question for ANY; without it they go upstream."""
         self.policy = policy
+        self.manners = manners
+        self.limits = limits
         self.stamp = 0
-        self.counters = dict.fromkeys(("malformed", "refused", "blocked", "coalesced", "upstream", "failed"), 0)
+        self.malformed = self.refused = self.blocked = self.coalesced = self.asked = self.rejected = 0
+        self.stale = self.prefetched = 0
+        self._latency = Latency()
         self._upstream = upstream
         self._renderer = renderer
         self._sinkhole = sinkhole
-        self._cache = cache
-        self._outbox = outbox
+        self._replies = replies
+        self._local = local
+        self._tops = local.tops
+        self._damper = damper
+        self._teller = teller
         self._clock = clock
-        self._pending: dict[bytes, list[Waiter]] = {}
+        self._minimal = minimal
+        self._pending: dict[bytes, Flight] = {}
+        self._impatient: deque[tuple[float, bytes, Flight]] = deque()
 
     @property
     def outstanding(self) -> int:
@@ -112,275 +112,289 @@ class Pipeline:
         try:
             query = read_query(data)
         except Malformed as error:
-            self.counters["malformed"] += 1
-            return _format_error(data) if error.answerable else NO_REPLY
-        if query.odd or not client.allowed or not self.policy.ready or query.qtype in _REFUSED_TYPES:
-            self.counters["refused"] += 1
-            return self._refusal(query, client)
+            self.malformed += 1
+            return format_error(data) if error.answerable else NO_REPLY
+        known = query.asks and self.manners.answer_options(query, client.address, peer.transport, self._clock())
+        replies = client.replies
+        if replies is not None and not known and peer.transport is _UDP and not self.limits.may_reply(replies):
+            return self.manners.unproven(query) if self.limits.slipped & 1 else NO_REPLY
+        if query.odd or not client.allowed or not self.policy.ready or query.qtype in REFUSED_TYPES:
+            self.refused += 1
+            return self.manners.refusal(query, allowed=client.allowed)
         view = client.view
         keys = suffixes(query.qname)
+        if keys and (keys[-1] in self._tops or len(keys) == 1):
+            made = self._local.find(keys, query.qtype)
+            if made is not None:
+                return self._from_stock(query, client, peer, data, made)
         ruling = self.policy.rule(keys, view)
-        if ruling.action >= _NODATA and (ruling.action is not _TCP_ONLY or peer.transport is Transport.UDP):
+        if ruling.action >= _NODATA and (ruling.action is not _TCP_ONLY or peer.transport is _UDP):
             return self._block(query, client, peer, keys, ruling)
-        key = query.key
-        answer = view.answers.table.get(key)
+        answer = view.answers.table.get(query.key)
         if answer is not None and self._fresh(answer, view):
             answer.used = True
             return self._from_cache(query, answer, client, peer, data)
+        if query.qtype == rr.ANY and self._minimal is not None:
+            return self._from_stock(query, client, peer, data, self._minimal)
+        epoch, now = self.policy.epoch, self._clock()
         return self._resolve(
-            Waiter(query, client, peer.hold(), key, data[:2], keys, ruling, self.policy.epoch, self._clock())
+            Waiter(query, client, peer.hold(), data[:2], keys, ruling, epoch=epoch, started=now), answer
         )
 
     def refresh(self, reply: Rendered, packet: bytes, view: View) -> bool:
         """Make a rendered reply fit to serve in this second; false when it must be made anew."""
-        if not self._fresh(reply.answer, view):
+        answer = reply.answer
+        newest = view.answers.table.get(answer.key)
+        if (newest is not None and newest is not answer) or not self._fresh(answer, view):
             view.rendered.drop(packet)
             return False
-        age(reply, self._clock())
         reply.stamp = self.stamp
+        age(reply, self._clock())
+        take_turns(reply)
         return True
-
-    def _refusal(self, query: Query, client: Client) -> bytes:
-        """Say why a question is not looked at."""
-        failure = self._renderer.failure
-        if not client.allowed:
-            return failure(query, rr.Rcode.REFUSED, rr.Ede.PROHIBITED, "this resolver does not serve your network")
-        if query.flags & rr.OPCODE:
-            return failure(query, rr.Rcode.NOTIMP)
-        if query.version:
-            return failure(query, rr.Rcode.BADVERS)
-        if query.qclass != rr.CLASS_IN or query.qtype in _REFUSED_TYPES:
-            return failure(query, rr.Rcode.REFUSED, rr.Ede.NOT_SUPPORTED, "class or type not served")
-        return failure(query, rr.Rcode.SERVFAIL, rr.Ede.NOT_READY, "threat intelligence is not loaded yet")
 
     def _fresh(self, answer: Answer, view: View) -> bool:
         """True when a cached answer may be served: not expired, and judged the same under today's policy."""
-        if self._clock() < answer.expires:
-            if answer.epoch == self.policy.epoch:
-                return True
-            keys = suffixes(answer.qname)
-            ruling = self.policy.rule(keys, view)
-            found = judge(self.policy, keys, ruling, answer.subjects, view)
-            if ruling.action < Action.NODATA and found == answer.verdict:
-                answer.epoch = self.policy.epoch
-                return True
-        view.answers.drop(answer.key)
+        now = self._clock()
+        if answer.renew_at <= now < answer.expires + GRACE and self._stands(answer, view):
+            self._renew(answer, view, now)
+        if now < answer.expires:
+            return self._stands(answer, view)
+        if now >= answer.stale_until:
+            self._forget(answer, view)
         return False
 
+    def _stands(self, answer: Answer, view: View) -> bool:
+        """True when today's policy says of a cached answer what was said when it came; else it is forgotten."""
+        if answer.epoch == self.policy.epoch:
+            return True
+        keys = suffixes(answer.qname)
+        ruling = self.policy.rule(keys, view)
+        if ruling.action < _NODATA and judge(self.policy, keys, ruling, answer.subjects, view) == answer.verdict:
+            answer.epoch = self.policy.epoch
+            return True
+        self._forget(answer, view)
+        return False
+
+    def _forget(self, answer: Answer, view: View) -> None:
+        if view.answers.table.get(answer.key) is answer:
+            view.answers.drop(answer.key)
+
+    def _from_stock(
+        self, query: Query, client: Client, peer: Peer, data: bytes, made: Replacement
+    ) -> bytes | bytearray:
+        """Answer with what is made here."""
+        key, now, answers = query.key, self._clock(), client.view.answers
+        answer = answers.table.get(key)
+        if answer is None or answer.verdict is not LOCAL or now >= answer.expires:
+            answer = self._replies.local(key, made, LOCAL, now)
+            answers.put(key, answer)
+        return self._from_cache(query, answer, client, peer, data)
+
     def _from_cache(self, query: Query, answer: Answer, client: Client, peer: Peer, data: bytes) -> bytes | bytearray:
-        if answer.verdict.action is Action.DROP:
-            self._tell(client, peer, query, answer, self._clock(), cached=True)
+        if answer.verdict.action is _DROP:
+            self._teller.answered(query, client, peer, answer, cached=True)
             return NO_REPLY
-        if answer.verdict.action is _TCP_ONLY and peer.transport is Transport.UDP:
-            self._tell(client, peer, query, answer, self._clock(), cached=True)
+        if answer.verdict.action is _TCP_ONLY and peer.transport is _UDP:
+            self._teller.answered(query, client, peer, answer, cached=True)
             return self._renderer.truncated(query)
         reply = self._render(query, answer, peer)
-        if peer.transport is Transport.UDP:
+        if peer.transport is _UDP and not query.options:
             client.view.rendered.put(data[2:], reply)
             client.hits.append(reply)
         else:
-            self._tell(client, peer, query, answer, self._clock(), cached=True)
+            self._teller.answered(query, client, peer, answer, cached=True)
         return reply.body
 
     def _render(self, query: Query, answer: Answer, peer: Peer) -> Rendered:
-        udp = peer.transport is Transport.UDP
-        limit = self._renderer.limit(query) if udp else 65_535
+        limit = self._renderer.limit(query) if peer.transport is _UDP else 65_535
         return self._renderer.answer(query, answer, self._clock(), stamp=self.stamp, limit=limit)
 
     # ---- blocked by its name
 
     def _block(self, query: Query, client: Client, peer: Peer, keys: list[Name], ruling: Ruling) -> bytes:
-        action, outbox = ruling.action, self._outbox
-        self.counters["blocked"] += 1
+        action = ruling.action
+        self.blocked += 1
         made = self._sinkhole.replacement(action, query.qtype)
         found = UNTOUCHED
-        if outbox.room > 0:
+        if self._teller.has_room():
             found = verdict(ruling, keys)
-            self._tell_blocked(query, client, peer, found, made)
-        else:
-            outbox.over += 1
-        renderer = self._renderer
-        if action is Action.DROP:
+            self._teller.blocked(query, client, peer, found, made)
+        if action is _DROP:
             return NO_REPLY
         if action is _TCP_ONLY:
-            return renderer.truncated(query)
+            return self._renderer.truncated(query)
         if not query.edns:
-            return renderer.head(query, made.rcode, made.counts) + query.question + made.body
-        counts = made.counts[:5] + bytes((made.counts[5] + 1,))
+            return self._renderer.made(query, made)
         text = block_text(found if found is not UNTOUCHED else verdict(ruling, keys))
-        tail = renderer.opt(query, made.rcode, rr.Ede.BLOCKED, text)
-        return renderer.head(query, made.rcode, counts) + query.question + made.body + tail
-
-    def _tell_blocked(self, query: Query, client: Client, peer: Peer, found: Verdict, made: Replacement) -> None:
-        self._outbox.add(
-            Event(
-                self._clock(), client.address, query.qname, query.qtype, made.rcode, found.action, found.cause,
-                peer.transport, False, 1, 0, HEADER + len(query.question) + len(made.body), made.ttl, "", False,
-                made.addresses, found.reasons, found.trigger, found.member, client.view.name,
-            )
-        )  # fmt: skip
+        return self._renderer.made(query, made, _BLOCKED, text)
 
     # ---- asked upstream
 
-    def _resolve(self, waiter: Waiter) -> bytes | None:
-        query = waiter.query
-        waiting = self._pending.get(waiter.key)
-        if waiting is None:
-            self._pending[waiter.key] = [waiter]
-            self.counters["upstream"] += 1
-            question = Question(query.qname, query.qtype, query.qclass, checking_disabled=bool(query.cd))
-            self._upstream.ask(question, partial(self._arrived, waiter.key))
+    def second(self, second: int) -> None:
+        """A new second begins: allowances grow, TTLs age. `second` only goes up."""
+        self.limits.second = second
+        self._damper.second()
+        self.stamp += 1
+
+    def tick(self) -> None:
+        """Serve expired answers to clients whose questions are away for too long. Call it every 50 ms or so."""
+        now = self._clock()
+        while self._impatient and self._impatient[0][0] <= now:
+            _, key, flight = self._impatient.popleft()
+            if self._pending.get(key) is flight:
+                self._console(key, flight, now)
+
+    def _resolve(self, waiter: Waiter, old: Answer | None) -> bytes | bytearray | None:
+        """Ask, or wait with the others who asked. `old` is the expired answer, if there is one."""
+        key = waiter.query.key
+        flight = self._pending.get(key)
+        if flight is not None:
+            if len(flight.waiters) >= MAX_WAITERS:
+                return self._reject(waiter, "too many wait for this answer")
+            self.coalesced += 1
+            flight.waiters.append(waiter)
             return None
-        if len(waiting) >= MAX_WAITERS:
-            self.counters["failed"] += 1
-            return self._renderer.failure(query, rr.Rcode.SERVFAIL, rr.Ede.OTHER, "too many wait for this answer")
-        self.counters["coalesced"] += 1
-        waiting.append(waiter)
+        stale = old is not None and self._may_serve(old, waiter.client.view, waiter.started)
+        zone = self._damper.zone(waiter.keys)
+        if not self._damper.admit(zone, known=stale):
+            return self._reject(waiter, "too many new names under this domain")
+        flight = Flight(zone, [waiter])
+        if stale:
+            self._impatient.append((waiter.started + PATIENCE, key, flight))
+        self._ask(key, flight)
         return None
+
+    def _ask(self, key: bytes, flight: Flight) -> None:
+        self._pending[key] = flight
+        self.asked += 1
+        question = Question(key[:-5], key[-5] << 8 | key[-4], rr.CLASS_IN, checking_disabled=key[-1] > 0)
+        self._upstream.ask(question, partial(self._arrived, key))
+
+    def _renew(self, answer: Answer, view: View, now: float) -> None:
+        """Ask anew for what is in use and about to expire; meanwhile it is served for GRACE more."""
+        answer.renew_at = NEVER
+        answer.expires = max(answer.expires, now + GRACE)
+        if answer.key not in self._pending:
+            self.prefetched += 1
+            self._ask(answer.key, Flight(b"", [], view))
+
+    def _reject(self, waiter: Waiter, why: str) -> bytes | bytearray:
+        """Answer SERVFAIL without asking anybody."""
+        self.rejected += 1
+        query, client = waiter.query, waiter.client
+        reply = Reply(b"", rr.Rcode.SERVFAIL, ede=rr.Ede.OTHER, ede_text=why)
+        answer = self._replies.answer(query.key, reply, waiter.keys, waiter.ruling, client.view, waiter.started)
+        self._teller.answered(query, client, waiter.peer, answer, cached=False)
+        return self._render(query, answer, waiter.peer).body
 
     def _arrived(self, key: bytes, reply: Reply) -> None:
         """Judge a reply once a view, and answer everybody who waits for it."""
-        waiters = self._pending.pop(key)
+        flight = self._pending.pop(key)
+        if flight.zone:
+            self._damper.landed(flight.zone, empty=len(reply.wire) < HEADER or reply.wire[3] & 0xF != 0)
+        now = self._clock()
         made: dict[int, Answer] = {}
-        for waiting in waiters:
+        for waiting in flight.waiters:
             waiter = self._current(waiting)
             if waiter is None:
                 continue
             view = waiter.client.view
             answer = made.get(id(view))
             if answer is None:
-                answer = made[id(view)] = self._answer(key, reply, waiter)
-                if answer.ttl > 0:
-                    view.answers.put(key, answer)
-            self._finish(waiter, answer)
+                answer = made[id(view)] = self._settle(key, reply, waiter.keys, waiter.ruling, view, now)
+            self._finish(waiter, answer, now)
+        view_ = flight.renews
+        if view_ is not None and id(view_) not in made:
+            keys = suffixes(key[:-5])
+            ruling = self.policy.rule(keys, view_)
+            if ruling.action < _NODATA:
+                self._settle(key, reply, keys, ruling, view_, now)
+
+    def _settle(self, key: bytes, reply: Reply, keys: list[Name], ruling: Ruling, view: View, now: float) -> Answer:
+        """Return what a reply comes to in a view and keep it; a failure does not push out what may still serve."""
+        answer = self._replies.answer(key, reply, keys, ruling, view, now)
+        if answer.rcode not in HEALTHY and not reply.bogus:
+            old = view.answers.table.get(key)
+            if old is not None and self._may_serve(old, view, now):
+                return self._served(old, view, now)
+        if answer.ttl > 0:
+            view.answers.put(key, answer)
+        return answer
+
+    def _may_serve(self, old: Answer, view: View, now: float) -> bool:
+        return now < old.stale_until and self._stands(old, view)
+
+    def _served(self, old: Answer, view: View, now: float) -> Answer:
+        """Return `old`, made good for a while when it had expired."""
+        if now < old.expires:
+            return old
+        self.stale += 1
+        answer = self._replies.revived(old, now)
+        view.answers.put(old.key, answer)
+        return answer
+
+    def _console(self, key: bytes, flight: Flight, now: float) -> None:
+        """Give those who wait the expired answer of their view; the question stays on its way for the next ones."""
+        waiters, flight.waiters = flight.waiters, []
+        for waiting in waiters:
+            waiter = self._current(waiting)
+            if waiter is None:
+                continue
+            view = waiter.client.view
+            old = view.answers.table.get(key)
+            if old is not None and self._may_serve(old, view, now):
+                flight.renews = view
+                self._finish(waiter, self._served(old, view, now), now)
+            else:
+                flight.waiters.append(waiter)
 
     def _current(self, waiter: Waiter) -> Waiter | None:
         """Judge a question anew if the policy moved on while it was away; None when it is blocked by now."""
-        if waiter.epoch == self.policy.epoch:
+        policy = self.policy
+        if waiter.epoch == policy.epoch:
             return waiter
-        view = self.policy.view_of(waiter.client.address)
+        view = policy.view_of(waiter.client.address)
         client = Client(waiter.client.address, view, allowed=True)
-        ruling = self.policy.rule(waiter.keys, view)
-        if ruling.action < Action.NODATA or ruling.action is Action.TCP_ONLY:
-            return waiter._replace(client=client, ruling=ruling)
+        ruling = policy.rule(waiter.keys, view)
+        if ruling.action < _NODATA or ruling.action is _TCP_ONLY:
+            return Waiter(
+                waiter.query, client, waiter.peer, waiter.identity, waiter.keys, ruling, epoch=policy.epoch,
+                started=waiter.started,
+            )  # fmt: skip
         body = self._block(waiter.query, client, waiter.peer, waiter.keys, ruling)
         waiter.peer.deliver(waiter.identity, body)
         return None
 
-    def _finish(self, waiter: Waiter, answer: Answer) -> None:
+    def _finish(self, waiter: Waiter, answer: Answer, now: float) -> None:
         query, peer = waiter.query, waiter.peer
         action = answer.verdict.action
-        if action is Action.TCP_ONLY and peer.transport is Transport.UDP:
+        if action is _TCP_ONLY and peer.transport is _UDP:
             peer.deliver(waiter.identity, self._renderer.truncated(query))
-        elif action is Action.DROP:
+        elif action is _DROP:
             peer.deliver(waiter.identity, NO_REPLY)
         else:
             peer.deliver(waiter.identity, self._render(query, answer, peer).body)
-        self._tell(waiter.client, peer, query, answer, waiter.started)
+        took = int((now - waiter.started) * 1e6)
+        self._latency.add(took)
+        self._teller.arrived(query, waiter.client, peer, answer, now, took)
 
-    def _answer(self, key: bytes, reply: Reply, waiter: Waiter) -> Answer:
-        try:
-            answer = self._accepted(key, reply, waiter) if reply.wire else None
-        except Malformed as error:
-            reply = Reply(b"", rr.Rcode.SERVFAIL, ede=rr.Ede.OTHER, ede_text=f"malformed reply: {error}")
-            answer = None
-        if answer is None:
-            self.counters["failed"] += 1
-            answer = self._failed(key, reply, waiter)
-        answer.epoch = self.policy.epoch
-        answer.upstream = reply.server
-        return answer
-
-    def _failed(self, key: bytes, reply: Reply, waiter: Waiter) -> Answer:
-        answer = Answer(key, _EMPTY, None, reply.rcode or rr.Rcode.SERVFAIL)
-        answer.ede = reply.ede if reply.ede >= 0 else (rr.Ede.BOGUS if reply.bogus else rr.Ede.OTHER)
-        answer.ede_text = reply.ede_text
-        answer.born = self._clock()
-        answer.ttl = FAILURE_TTL
-        answer.expires = answer.born + FAILURE_TTL
-        answer.verdict = verdict(waiter.ruling, waiter.keys)
-        return answer
-
-    def _accepted(self, key: bytes, reply: Reply, waiter: Waiter) -> Answer:
-        query, wire = waiter.query, reply.wire
-        message = walk(wire)
-        if message.qname != query.qname or message.qtype != query.qtype:
-            raise Malformed("it answers another question")
-        met, addresses = subjects(wire, message)
-        found = judge(self.policy, waiter.keys, waiter.ruling, met, waiter.client.view)
-        if found.action in (Action.SINKHOLE, Action.NODATA, Action.NXDOMAIN):
-            answer = self._replaced(key, query, found)
-        else:
-            answer = self._true(key, wire, message, reply)
-            answer.addresses = tuple(addresses)
-        answer.subjects = tuple(met)
-        answer.verdict = found
-        answer.born = self._clock()
-        answer.expires = answer.born + answer.ttl
-        return answer
-
-    def _replaced(self, key: bytes, query: Query, found: Verdict) -> Answer:
-        self.counters["blocked"] += 1
-        made = self._sinkhole.replacement(found.action, query.qtype)
-        answer = Answer(key, Form(made.counts, made.body, ()), None, made.rcode)
-        answer.ttl = made.ttl
-        answer.ede = rr.Ede.BLOCKED
-        answer.ede_text = block_text(found)
-        answer.addresses = made.addresses
-        return answer
-
-    def _true(self, key: bytes, wire: bytes, message: Message, reply: Reply) -> Answer:
-        plain = self._capped(cut(wire, message, signatures=False))
-        signed = self._capped(cut(wire, message, signatures=True)) if message.signed else None
-        answer = Answer(key, plain, signed, message.rcode)
-        answer.secure = reply.secure
-        answer.ttl = self._lifetime(wire, message)
-        if message.rcode not in _HEALTHY:
-            answer.ede = reply.ede if reply.ede >= 0 else rr.Ede.OTHER
-            answer.ede_text = reply.ede_text or f"{reply.server} says {rr.rcode_text(message.rcode)}"
-        return answer
-
-    def _lifetime(self, wire: bytes, message: Message) -> int:
-        """Seconds an answer may be kept; negative ones by their SOA (RFC 2308 section 5), without one not at all."""
-        if message.rcode not in _HEALTHY:
-            return FAILURE_TTL
-        records = message.records
-        if message.rcode == rr.Rcode.NXDOMAIN or not records or records[0].section != 1:
-            soa = next((record for record in records if record.section == 2 and record.rtype == rr.SOA), None)
-            minimum = int.from_bytes(wire[soa.end - 4 : soa.end], "big") if soa is not None else 0
-            return min(message.lowest, minimum, self._cache.max_negative_ttl)
-        return max(min(message.lowest, self._cache.max_ttl), self._cache.min_ttl)
-
-    def _capped(self, form: Form) -> Form:
-        low, high = self._cache.min_ttl, self._cache.max_ttl
-        for _, ttl in form.ttls:
-            if not low <= ttl <= high:
-                return Form(form.counts, form.body, tuple((at, min(max(ttl, low), high)) for at, ttl in form.ttls))
-        return form
-
-    def _tell(
-        self, client: Client, peer: Peer, query: Query, answer: Answer, started: float, *, cached: bool = False
-    ) -> None:
-        outbox = self._outbox
-        if outbox.room <= 0:
-            outbox.over += 1
-            return
-        found = answer.verdict
-        now = self._clock()
-        cause = found.cause
-        if cause is Cause.NONE and not answer.plain.body and answer.ede >= 0:
-            cause = Cause.UPSTREAM
-        outbox.add(
-            Event(
-                now, client.address, query.qname, query.qtype, answer.rcode, found.action, cause, peer.transport,
-                cached, 1, int((now - started) * 1e6), HEADER + len(query.question) + len(answer.plain.body),
-                answer.ttl, answer.upstream, answer.secure, answer.addresses, found.reasons, found.trigger,
-                found.member, client.view.name,
-            )
-        )  # fmt: skip
-
-
-def _format_error(data: bytes) -> bytes:
-    """FORMERR without a question section: what was asked could not be read."""
-    flags = rr.QR | rr.RA | (int.from_bytes(data[2:4], "big") & (rr.RD | rr.OPCODE)) | rr.Rcode.FORMERR
-    return flags.to_bytes(2, "big") + b"\x00" * 8
+    def counters(self) -> dict[str, int]:
+        """Return what was counted, and how long clients waited for upstream."""
+        return {
+            "malformed": self.malformed,
+            "refused": self.refused,
+            "blocked": self.blocked + self._replies.replaced,
+            "coalesced": self.coalesced,
+            "upstream": self.asked,
+            "failed": self._replies.failed,
+            "rejected": self.rejected,
+            "damped": self._damper.damped,
+            "limited": self.limits.limited,
+            "slipped": self.limits.slipped,
+            "stale": self.stale,
+            "prefetched": self.prefetched,
+            "cookies_good": self.manners.good,
+            "cookies_bad": self.manners.bad,
+            **self._latency.counters(),
+        }

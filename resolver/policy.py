@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from core.names import Name
     from feeds.index import Index, Match
     from feeds.overlay import Override
+    from resolver.rebind import Rebind
 
 MAX_RULINGS: Final = 4_096  # combinations of source sets remembered; a feed set makes a few dozen
 _STRENGTH: Final = {
@@ -113,8 +114,9 @@ class Policy:
     `epoch` changes whenever an answer judged before may be judged otherwise now.
     """
 
-    def __init__(self, *, cache_bytes: int) -> None:
+    def __init__(self, *, cache_bytes: int, rebind: Rebind | None = None) -> None:
         """`cache_bytes`: what the answers of one view may hold; scoped views get a sixteenth."""
+        self.rebind = rebind
         self.epoch = 1
         self.ready = False
         self.index: Index | None = None

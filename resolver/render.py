@@ -8,23 +8,29 @@ from typing import TYPE_CHECKING, Final
 from core import rr
 from core.wire import HEADER, Query
 from resolver.answers import Rendered
+from resolver.rotate import turn
 
 if TYPE_CHECKING:
     from resolver.answers import Answer
+    from resolver.sinkhole import Replacement
 
 MAX_EDE_TEXT: Final = 240  # octets; RFC 8914 section 2 asks for a short text
 
 _HEAD: Final = Struct("!HH6s")
 _OPT: Final = Struct("!BHHBBHH")
 _U16: Final = Struct("!H")
+_OPTION: Final = Struct("!HHH")
+_TURNING: Final = frozenset((rr.A, rr.AAAA))
 _NOTHING: Final = b"\x00" * 6
 
 
 class Renderer:
     """Renders replies for one server: `udp_size` is the most a UDP reply may hold (octets, DNS flag day: 1232)."""
 
-    def __init__(self, udp_size: int) -> None:
+    def __init__(self, udp_size: int, *, rotate: bool = False) -> None:
+        """`rotate`: address records take turns in being the first."""
         self.udp_size = udp_size
+        self._rotate = rotate
 
     def limit(self, query: Query) -> int:
         """Return how many octets a UDP reply to `query` may have."""
@@ -44,7 +50,15 @@ class Renderer:
         head = self.head(query, flags, _with_opt(form.counts, query)) + query.question
         reply = Rendered(answer, bytearray(head + form.body + tail), len(head), form.ttls, stamp)
         age(reply, now)
+        if self._rotate and answer.qtype in _TURNING:
+            reply.turns = form.counts[0] << 8 | form.counts[1]
+            take_turns(reply, stamp)
         return reply
+
+    def made(self, query: Query, made: Replacement, ede: int = -1, text: str = "") -> bytes:
+        """Return a reply made here."""
+        head = self.head(query, made.rcode & 0xF, _with_opt(made.counts, query))
+        return head + query.question + made.body + self.opt(query, made.rcode, ede, text)
 
     def failure(self, query: Query, rcode: int, ede: int = -1, text: str = "") -> bytes:
         """Return a reply without records."""
@@ -57,16 +71,17 @@ class Renderer:
 
     def head(self, query: Query, flags: int, counts: bytes) -> bytes:
         """Return flags and counts of a reply: ten octets."""
-        return _HEAD.pack(rr.QR | rr.RA | query.flags & (rr.RD | rr.CD) | flags, 1, counts)
+        questions = 1 if query.question else 0
+        return _HEAD.pack(rr.QR | rr.RA | query.flags & (rr.RD | rr.CD) | flags, questions, counts)
 
     def opt(self, query: Query, rcode: int, ede: int, text: str) -> bytes:
         """Return the OPT record a reply to `query` carries; nothing for a client without EDNS (RFC 6891 section 7)."""
         if not query.edns:
             return b""
-        option = b""
+        option = query.options
         if ede >= 0:
             info = text.encode()[:MAX_EDE_TEXT]
-            option = b"\x00\x0f" + _U16.pack(2 + len(info)) + _U16.pack(ede) + info
+            option += _OPTION.pack(15, 2 + len(info), ede) + info
         return _OPT.pack(0, rr.OPT, self.udp_size, rcode >> 4, 0, rr.DO if query.do else 0, len(option)) + option
 
 
@@ -77,6 +92,13 @@ def age(reply: Rendered, now: float) -> None:
     if isinstance(body, bytearray):
         for at, ttl in reply.ttls:
             pack_into("!I", body, offset + at, ttl - elapsed if ttl > elapsed else 0)
+
+
+def take_turns(reply: Rendered, step: int = 1) -> None:
+    """Let another of several address records be the first; once a second is enough, clients are many."""
+    body = reply.body
+    if reply.turns > 1 and isinstance(body, bytearray):
+        turn(body, reply.offset, reply.ttls, reply.turns, step)
 
 
 def _with_opt(counts: bytes, query: Query) -> bytes:

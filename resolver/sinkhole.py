@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from dnslib import AAAA, QTYPE, RR, SOA, A, DNSHeader, DNSQuestion, DNSRecord
 
 from core import rr
-from core.verdict import Action, Verdict
+from core.verdict import Action, Cause, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -75,6 +75,8 @@ def block_text(verdict: Verdict) -> str:
     if not verdict.reasons:
         return "blocked by policy"
     first = verdict.reasons[0]
+    if first.cause is Cause.REBIND:
+        return f"rebinding: it points to {first.indicator}, which lies inside; local.rebind_allow makes exceptions"
     member = f" ({verdict.member})" if verdict.member and verdict.member != first.indicator else ""
     kind = f"{first.category}: " if first.category else ""
     return f"{kind}{first.indicator}{member} is listed by {', '.join(sources)}"

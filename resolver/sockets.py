@@ -45,11 +45,25 @@ def bind(listen: Iterable[str], workers: int) -> list[list[Bound]]:
         except OSError as error:
             raise Unavailable(f"cannot listen on {text}: {error.strerror}; {_cure(error)}") from error
         if workers > 1:
-            _steer(pairs[0].udp, family, workers)
-            _steer(pairs[0].tcp, family, workers)
+            steer(pairs[0].udp, family, workers)
+            steer(pairs[0].tcp, family, workers)
         for worker, pair in zip(found, pairs, strict=True):
             worker.append(pair)
     return found
+
+
+def enlarge(sock: socket.socket) -> None:
+    """Give a UDP socket large buffers, as far as `net.core.rmem_max` and `wmem_max` allow; larger ones stay."""
+    for option, octets in ((socket.SO_RCVBUF, RECEIVE_BUFFER), (socket.SO_SNDBUF, SEND_BUFFER)):
+        if sock.getsockopt(socket.SOL_SOCKET, option) < octets:
+            sock.setsockopt(socket.SOL_SOCKET, option, octets)
+
+
+def steer(sock: socket.socket, family: int, workers: int) -> None:
+    """Choose the group's socket by source address, so that a client always meets the same worker; raises OSError."""
+    program = ((_LOAD, _NETWORK + _SOURCE[socket.AddressFamily(family)]), (_MODULO, workers), (_RETURN, 0))
+    code = create_string_buffer(b"".join(struct.pack("HBBI", op, 0, 0, value) for op, value in program))
+    sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_REUSEPORT_CBPF, struct.pack("HP", len(program), addressof(code)))
 
 
 def _probe(family: int, target: tuple[str, int]) -> None:
@@ -62,8 +76,7 @@ def _probe(family: int, target: tuple[str, int]) -> None:
 
 def _udp(family: int, target: tuple[str, int]) -> socket.socket:
     sock = _socket(family, socket.SOCK_DGRAM)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+    enlarge(sock)
     sock.bind(target)
     return sock
 
@@ -83,13 +96,6 @@ def _socket(family: int, kind: int) -> socket.socket:
     if family == socket.AF_INET6:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
     return sock
-
-
-def _steer(sock: socket.socket, family: int, workers: int) -> None:
-    """Choose the group's socket by source address, so that a client always meets the same worker."""
-    program = ((_LOAD, _NETWORK + _SOURCE[socket.AddressFamily(family)]), (_MODULO, workers), (_RETURN, 0))
-    code = create_string_buffer(b"".join(struct.pack("HBBI", op, 0, 0, value) for op, value in program))
-    sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_REUSEPORT_CBPF, struct.pack("HP", len(program), addressof(code)))
 
 
 def _cure(error: OSError) -> str:

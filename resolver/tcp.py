@@ -6,8 +6,10 @@ import asyncio
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final, cast
 
+from core.errors import Malformed
 from core.event import Transport
 from core.wire import HEADER
+from resolver.proxy import MAX_HEADER, parse
 
 if TYPE_CHECKING:
     import socket
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
 MAX_OUTSTANDING: Final = 100  # questions of one connection on their way; past that it is not read from
 MAX_UNSENT: Final = 262_144  # octets a client may leave unread before we stop reading from it
+CLIENT_SHARE: Final = 4  # one client holds at most one part in this many of the connections, unless it has no limits
 SWEEP: Final = 1.0  # seconds between looks for idle connections
 
 
@@ -37,6 +40,7 @@ class TcpListener:
         """`most`: connections at a time; `idle`: seconds without a question before a connection is closed."""
         self.connections: set[TcpConnection] = set()
         self.refused = 0
+        self.unproxied = 0  # connections from a balancer without a PROXY header
         self.pipeline = pipeline
         self.clients = clients
         self.clock = clock
@@ -61,9 +65,10 @@ class TcpListener:
         for connection in tuple(self.connections):
             connection.close()
 
-    def full(self) -> bool:
-        """True when one more connection is one too many; it is counted."""
-        if len(self.connections) < self._most:
+    def full(self, client: Client) -> bool:
+        """True when one more connection, or one more of this client, is one too many; it is counted."""
+        own = self._most if client.unlimited else max(self._most // CLIENT_SHARE, 1)
+        if len(self.connections) < self._most and client.streams < own:
             return False
         self.refused += 1
         return True
@@ -86,7 +91,8 @@ class TcpConnection(asyncio.Protocol):
         self.outstanding = 0
         self._listener = listener
         self._stream: asyncio.Transport | None = None
-        self._client: Client | None = None
+        self._client: Client | None = None  # None while a balancer has not said who it is
+        self._holder: Client | None = None  # whose connection it is
         self._buffer = bytearray()
         self._reading = True
         self._working = False
@@ -96,17 +102,23 @@ class TcpConnection(asyncio.Protocol):
         """Take the connection, or close it when there are too many."""
         self._stream = cast("asyncio.Transport", transport)  # uvloop's are not subclasses
         self._stream.set_write_buffer_limits(high=MAX_UNSENT)
-        if self._listener.full():
+        address = transport.get_extra_info("peername")[0].partition("%")[0]
+        client = self._listener.clients.meet(ip_address(address).packed)
+        if self._listener.full(client):
             self.close()
             return
-        address = transport.get_extra_info("peername")[0].partition("%")[0]
-        self._client = self._listener.clients.meet(ip_address(address).packed)
+        client.streams += 1
+        self._holder = client
+        self._client = None if client.proxy else client
         self._listener.connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
         del exc
         self._listener.connections.discard(self)
+        if self._holder is not None:
+            self._holder.streams -= 1
+            self._holder = None
         self._stream = None
         self._buffer.clear()
 
@@ -149,25 +161,47 @@ class TcpConnection(asyncio.Protocol):
         if self._working:  # a reply given at once, from inside the loop below
             return
         self._working = True
-        buffer, start = self._buffer, 0
-        while self._stream is not None and self.outstanding < MAX_OUTSTANDING and len(buffer) - start >= 2:
+        buffer, start = self._buffer, self._introduced()
+        while (
+            start >= 0 and self._stream is not None and self.outstanding < MAX_OUTSTANDING and len(buffer) - start >= 2
+        ):
             end = start + 2 + (buffer[start] << 8 | buffer[start + 1])
             if end > len(buffer):
                 break
             message = bytes(buffer[start + 2 : end])
             start = end
             self._ask(message)
-        del buffer[:start]
+        del buffer[: max(start, 0)]
         self._working = False
         self._set_reading(self.outstanding < MAX_OUTSTANDING and not self._clogged)
+
+    def _introduced(self) -> int:
+        """Return where questions begin in the buffer: behind a balancer's header; -1 while that is incomplete."""
+        if self._client is not None or self._holder is None:
+            return 0
+        try:
+            header = parse(bytes(self._buffer[:MAX_HEADER]))
+        except Malformed:
+            self._listener.unproxied += 1
+            self.close()
+            return -1
+        if header is None:
+            return -1
+        self._client = self._listener.clients.meet(header.source) if header.source else self._holder
+        return header.size
 
     def _ask(self, message: bytes) -> None:
         client = self._client
         if client is None or len(message) < HEADER:
             self.close()
             return
-        if self._listener.clients.table.get(client.address) is not client:
-            client = self._client = self._listener.clients.meet(client.address)
+        clients = self._listener.clients
+        if clients.table.get(client.address) is not client:
+            client = self._client = clients.meet(client.address)
+        client.bucket.left -= 1
+        if client.bucket.left < 0 and not clients.limits.more(client.bucket):
+            self.close()
+            return
         self.outstanding += 1
         body = self._listener.pipeline.handle(message, client, self)
         if body is not None:

@@ -5,15 +5,17 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from core.errors import Malformed
 from core.event import Transport
 from resolver.mmsg import INBOX, NAME, Ring
+from resolver.proxy import parse
 
 if TYPE_CHECKING:
     import asyncio
     import socket
     from collections.abc import Callable
 
-    from resolver.clients import Clients
+    from resolver.clients import Client, Clients
     from resolver.pipeline import Pipeline
 
 _IPV4: Final = slice(4, 8)  # the address in a struct sockaddr_in
@@ -53,6 +55,7 @@ class UdpListener:
         self._clients = clients
         self._loop: asyncio.AbstractEventLoop | None = None
         self._detach: Callable[[], object] | None = None
+        self.unproxied = 0  # datagrams from a balancer without a PROXY header
         self._flushing = False
         self._name = self._control = b""
 
@@ -93,7 +96,7 @@ class UdpListener:
         inbox, senders, lengths, put = ring.inbox, ring.senders, ring.lengths, ring.put
         pipeline = self._pipeline
         handle, stamp = pipeline.handle, pipeline.stamp
-        known = self._clients.table.get
+        known, limits = self._clients.table.get, self._clients.limits
         name_size, address = ring.name_size, self._address
         control = b""
         at = sender = 0
@@ -108,13 +111,39 @@ class UdpListener:
             sender += NAME
             if ring.pktinfo:
                 control = ring.control(slot)
+            bucket = client.bucket
+            bucket.left -= 1
+            if bucket.left < 0 and not limits.more(bucket):
+                continue
             reply = client.rendered(packet)
             if reply is not None and (reply.stamp == stamp or pipeline.refresh(reply, packet, client.view)):
                 client.hits.append(reply)
                 put(name, control, identity, reply.body)
                 continue
             self._name, self._control = name, control
+            if client.proxy:
+                self._proxied(identity + packet, client)
+                continue
             body = handle(identity + packet, client, self)
             if body:
                 put(name, control, identity, body)
         ring.flush()
+
+    def _proxied(self, data: bytes, balancer: Client) -> None:
+        """Answer the query behind a PROXY header as the client it names; the reply goes to the balancer."""
+        try:
+            header = parse(data)
+        except Malformed:
+            header = None
+        if header is None:
+            self.unproxied += 1
+            return
+        client = self._clients.meet(header.source) if header.source else balancer
+        bucket = client.bucket
+        bucket.left -= 1
+        if bucket.left < 0 and not self._clients.limits.more(bucket):
+            return
+        query = data[header.size :]
+        body = self._pipeline.handle(query, client, self)
+        if body:
+            self.ring.put(self._name, self._control, query[:2], body)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import secrets
 import signal
 import time
 from pathlib import Path
@@ -15,50 +16,59 @@ import uvloop
 
 from core.errors import PlugholeError
 from feeds.index import Index
+from resolver.assemble import assemble
 from resolver.clients import Clients
-from resolver.control import MAX_MESSAGE, Report, State, decode_notice, encode, intel_dir, read_state
+from resolver.control import MAX_MESSAGE, Report, State, decode_notice, encode, intel_dir, read_state, written_at
+from resolver.cookies import SECRET, Cookies, keep, load
 from resolver.outbox import Outbox
-from resolver.pipeline import Pipeline
-from resolver.policy import Policy
-from resolver.render import Renderer
-from resolver.sinkhole import Sinkhole
 from resolver.tcp import TcpListener
 from resolver.udp import UdpListener
-from resolver.upstream.route import build
+from resolver.upstream.route import build, in_front
 
 if TYPE_CHECKING:
     import socket
 
     from core.config import Config
+    from resolver.children import Line
     from resolver.sockets import Bound
 
-FLUSH: Final = 0.05  # seconds between looks at the outbox
-DRAIN: Final = 2.0  # seconds given to answers on their way when the worker is told to stop
+FLUSH: Final = 0.05  # seconds between looks at what is to be told
+PAUSE: Final = 0.003  # seconds until the next look when there is more to tell
+COOKIE_LOOK: Final = 60.0  # seconds between looks at the secrets of cookies
+COOKIE_FILE: Final = "cookie.secrets"  # in the data folder
+DRAIN: Final = 6.0  # seconds given at most to answers on their way when the worker is told to stop: clients wait 5
+FAREWELL: Final = 1.0  # seconds the hub gets then to take the last events
 _log = structlog.get_logger("worker")
 
 
 class Worker:
     """All of one worker. `run` returns after SIGTERM."""
 
-    def __init__(self, config: Config, bound: list[Bound], hub: socket.socket, *, number: int, workers: int) -> None:
-        megabyte = 1_048_576
-        self.policy = Policy(cache_bytes=config.cache.max_megabytes * megabyte // workers)
-        self.clients = Clients(self.policy, config.server.allow_from)
+    def __init__(
+        self, config: Config, bound: list[Bound], hub: socket.socket, line: Line, *, number: int, workers: int
+    ) -> None:
+        """`line` is where the supervisor hears that the worker lives."""
         self.outbox = Outbox(hub, worker=number, per_second=max(config.journal.max_rows_per_second // workers, 1))
-        self.upstream = build(config.upstream, base=Path(config.base))
-        self.pipeline = Pipeline(
-            policy=self.policy,
+        self.upstream = in_front(build(config.upstream, base=Path(config.base)), config)
+        self.pipeline = assemble(
+            config,
+            workers=workers,
             upstream=self.upstream,
-            renderer=Renderer(config.server.udp_size),
-            sinkhole=Sinkhole(config.sinkhole),
-            cache=config.cache,
             outbox=self.outbox,
             clock=time.time,
+            cookies=Cookies(_secrets(config) or [secrets.token_bytes(SECRET)]) if config.server.cookies else None,
         )
+        self.policy = self.pipeline.policy
+        self.clients = Clients(self.policy, self.pipeline.limits, config.server.allow_from, config.server.proxy_from)
+        self._config = config
+        self._reports_lost = 0
         self._number = number
         self._hub = hub
+        self._line = line
+        self._patience = min(config.upstream.timeout + 0.5, DRAIN)
         self._data_dir = config.data_dir
         self._state = State()
+        self._state_at = 0  # when the state on disk was written, as it says, nanoseconds
         self._udp = [
             UdpListener(pair.udp, wildcard=pair.wildcard, pipeline=self.pipeline, clients=self.clients)
             for pair in bound
@@ -93,48 +103,75 @@ class Worker:
         gc.set_threshold(200_000, 50, 100)  # what is made for a query holds no cycles: look seldom
         loop.call_later(FLUSH, self._flush)
         self._second()
+        renewing = asyncio.create_task(self._renew_cookies())
         await self._stopping.wait()
+        renewing.cancel()
         await self._drain()
 
     async def _drain(self) -> None:
-        for tcp in self._tcp:
-            tcp.stop()
-        deadline = time.monotonic() + DRAIN
-        while self.pipeline.outstanding and time.monotonic() < deadline:  # noqa: ASYNC110  no event on the hot path
-            await asyncio.sleep(FLUSH)
+        """Read no more, answer what is on its way, tell the hub the rest: a successor may be on the sockets already."""
+        asyncio.get_running_loop().remove_reader(self._hub.fileno())  # notices are for the successor
         for udp in self._udp:
             udp.stop()
+        deadline = time.monotonic() + self._patience
+        while self.pipeline.outstanding and time.monotonic() < deadline:  # noqa: ASYNC110  no event on the hot path
+            await asyncio.sleep(FLUSH / 5)
+        for tcp in self._tcp:
+            tcp.stop()
         self.upstream.close()
-        self.outbox.add_hits(self.clients.drain(), time.time())
-        self.outbox.flush()
+        await asyncio.sleep(0)  # what `close` answered is queued, and leaves
+        self.outbox.add_hits(self.clients.drain())
+        while self.outbox.tell_hits(time.time()):
+            pass
+        deadline = time.monotonic() + FAREWELL
+        while (self.outbox.flush() or self.outbox.counters()["waiting"]) and time.monotonic() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(PAUSE)
 
     def _flush(self) -> None:
-        self.outbox.flush()
-        asyncio.get_running_loop().call_later(FLUSH, self._flush)
+        """Do a little of what can wait: none of it may hold up an answer for long."""
+        self.pipeline.tick()
+        more = self.outbox.tell_hits(time.time())
+        more = self.outbox.flush() or more
+        asyncio.get_running_loop().call_later(PAUSE if more else FLUSH, self._flush)
+
+    async def _renew_cookies(self) -> None:
+        """Take up new secrets of cookies; the file is read off the loop."""
+        loop, manners = asyncio.get_running_loop(), self.pipeline.manners
+        while manners.cookies is not None:
+            await asyncio.sleep(COOKIE_LOOK)
+            found = await loop.run_in_executor(None, _secrets, self._config)
+            if found:
+                manners.cookies = Cookies(found)
 
     def _second(self) -> None:
         """Once a second: TTLs age, overrides expire, hits are told, counters reported."""
         now = time.time()
         if self.policy.tick(now):
             self.clients.forget()
-        self.pipeline.stamp += 1
-        self.outbox.add_hits(self.clients.drain(), now)
+        self.pipeline.second(int(time.monotonic()))
+        self.outbox.add_hits(self.clients.drain())
         self.outbox.second()
+        if written_at(self._data_dir) != self._state_at:  # a notice was lost: it may have met the other one in a drain
+            self._follow()
         self._report()
+        self._line.alive(ready=self.policy.ready)
         asyncio.get_running_loop().call_later(1.0 - now % 1.0 + 0.001, self._second)
 
     def _report(self) -> None:
+        if self._stopping.is_set():  # the successor speaks for this worker
+            return
         state = self._state
         report = Report(self._number, os.getpid(), state.generation, state.sequence, self.counters())
         try:
             self._hub.send(encode(report))
         except OSError:
-            self.pipeline.counters["reports_lost"] = self.pipeline.counters.get("reports_lost", 0) + 1
+            self._reports_lost += 1
 
     def counters(self) -> dict[str, int]:
         """Return everything this worker counts."""
         view = self.policy.default
-        found = dict(self.pipeline.counters)
+        found = self.pipeline.counters()
+        found["reports_lost"] = self._reports_lost
         found["clients"] = len(self.clients.table)
         found["cache_answers"] = len(view.answers.table)
         found["cache_octets"] = view.answers.octets + view.rendered.octets
@@ -143,6 +180,7 @@ class Worker:
         found["udp_unsent"] = sum(udp.ring.unsent for udp in self._udp)
         found["tcp_open"] = sum(len(tcp.connections) for tcp in self._tcp)
         found["tcp_refused"] = sum(tcp.refused for tcp in self._tcp)
+        found["proxied_bad"] = sum(udp.unproxied for udp in self._udp) + sum(tcp.unproxied for tcp in self._tcp)
         found |= {f"events_{name}": count for name, count in self.outbox.counters().items()}
         return found | {f"upstream_{name}": count for name, count in self.upstream.counters().items()}
 
@@ -154,12 +192,14 @@ class Worker:
         if data:
             decode_notice(data)
             self._follow()
+            self._line.alive(ready=self.policy.ready)
 
     def _follow(self) -> None:
         """Serve by the state on disk from the next query on; an index that cannot be read leaves the old one.
 
         Opening an index checks all of it: 20 ms a million names, during which queries wait in the sockets.
         """
+        self._state_at = written_at(self._data_dir)
         state = read_state(self._data_dir)
         if state.settled and (state.index != self._state.index or not self.policy.ready):
             path = intel_dir(self._data_dir) / state.index
@@ -179,11 +219,22 @@ class Worker:
         self._report()
 
 
-def run(config: Config, bound: list[Bound], hub: socket.socket, *, number: int, workers: int) -> None:
+def _secrets(config: Config) -> tuple[bytes, ...]:
+    """Return the secrets of cookies, ours kept and rotated in the data folder; none, said in the log, on failure."""
+    try:
+        if config.server.cookie_secret_file:
+            return load(Path(config.base) / config.server.cookie_secret_file)
+        return keep(config.data_dir / COOKIE_FILE, time.time())
+    except PlugholeError as error:
+        _log.error("cookies go on with the last secrets known here", reason=str(error))
+        return ()
+
+
+def run(config: Config, bound: list[Bound], hub: socket.socket, line: Line, *, number: int, workers: int) -> None:
     """Be a worker: the whole life of its process."""
     uvloop.install()
 
     async def main() -> None:
-        await Worker(config, bound, hub, number=number, workers=workers).run()
+        await Worker(config, bound, hub, line, number=number, workers=workers).run()
 
     asyncio.run(main())

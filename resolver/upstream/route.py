@@ -8,14 +8,16 @@ import msgspec
 
 from core.names import ROOT, from_text, suffixes
 from core.servers import Server, parse_server
+from resolver.dns64 import Dns64
 from resolver.upstream.forward import Forward
+from resolver.upstream.translated import Translated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from core.config import Config, Zone
     from core.config import Upstream as Settings
-    from core.config import Zone
     from core.names import Name
     from resolver.upstream import Answer, Question, Upstream
 
@@ -71,6 +73,12 @@ def build(settings: Settings, *, base: Path) -> Upstream:
     default = _engine(settings, base=base, where="upstream")
     zones = [(from_text(zone.name), _zone(zone, settings, base=base)) for zone in settings.zone]
     return Route(default, zones) if zones else default
+
+
+def in_front(engine: Upstream, config: Config) -> Upstream:
+    """Return the engine with what else `config` wants before it: IPv6 addresses made from IPv4 ones."""
+    prefix = config.local.dns64_prefix
+    return Translated(engine, Dns64(prefix)) if prefix else engine
 
 
 def _zone(zone: Zone, settings: Settings, *, base: Path) -> Upstream:

@@ -13,14 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from place import Place, documented
+from place import Place, documented, section
 
 from console import status
+from core.event import Event
+from core.verdict import Action
 from resolver import hub
 from resolver.control import SOCKET, Report
 
-KEYS = {"at", "hub", "workers", "intel", "journal", "degraded"}
-HUB_KEYS = {"pid", "uptime_seconds", "events", "events_dropped_by_workers", "garbled"}
+KEYS = {"at", "state", "degraded", "hub", "rates", "queries", "workers", "intel", "journal", "disk", "metrics"}
+HUB_KEYS = {"pid", "started", "uptime_seconds", "workers", "events", "events_dropped_by_workers", "garbled"}
+RATE_KEYS = {
+    "seconds", "queries_per_second", "questions_per_second", "cached", "blocked", "failed",
+    "latency_mean_ms", "latency_p50_ms", "latency_p99_ms",
+}  # fmt: skip
 INTEL_KEYS = {"generation", "index", "overlay", "overrides", "redis", "degraded", "names", "created"}
 JOURNAL_KEYS = {
     "written", "pending", "lost", "over_the_cap", "expired", "segments", "merges", "bytes", "not_itemised",
@@ -57,13 +63,23 @@ def answering(place: Place, answer: bytes) -> Iterator[list[bytes]]:
         thread.join(10)
 
 
-def said(place: Place, **changes: Any) -> bytes:
-    """What a real hub with one worker says."""
+def said(place: Place, *, age: float = 0.0, **changes: Any) -> bytes:
+    """What a real hub says whose one worker reported `age` seconds ago, after two seconds with four queries."""
+    now = time.time()
     node = hub.Hub(place.config, [])
-    report = Report(0, 77, 7, 0, {"udp_sent": 1_234_567, "tcp_open": 1, "blocked": 2, "events_dropped": 3})
-    node._reports[0] = (time.time(), report)
-    found = node.status(time.time())
-    node._journal.close(time.time())
+    node._started = now - 60
+    sent = {"udp_sent": 1_234_567, "tcp_open": 1, "blocked": 2, "events_dropped": 3, "upstream": 10}
+    node._reports[0] = (now - age, Report(0, 77, 7, 0, sent))
+    node._rates.note(node._reports, now - 2)
+    hit = Event(now, b"\x7f\0\0\1", b"\1a\0", 1, 0, cached=True, count=2)
+    blocked = Event(now, b"\x7f\0\0\1", b"\1b\0", 1, 0, Action.SINKHOLE)
+    failed = Event(now, b"\x7f\0\0\1", b"\1c\0", 1, 2)
+    node._rates.add([hit, blocked, failed])
+    later = sent | {"upstream": 14, "latency_le_1000": 3, "latency_le_50000": 1, "latency_sum_us": 14_000}
+    node._reports[0] = (now - age, Report(0, 77, 7, 0, later))
+    node._rates.note(node._reports, now)
+    found = node.status(now)
+    node._journal.close(now)
     return json.dumps(found | changes).encode() + b"\n"
 
 
@@ -75,6 +91,10 @@ def test_the_keys_are_the_documented_ones(short: Place) -> None:
     found = json.loads(result.stdout)
     assert set(found) == KEYS
     assert set(found["hub"]) == HUB_KEYS
+    assert set(found["rates"]) == RATE_KEYS
+    assert set(found["queries"][0]) == {"action", "cached", "rcode", "count"}
+    assert set(found["disk"]) == {"free_bytes", "size_bytes"}
+    assert set(found["metrics"]) == {"listen", "scrapes", "rejected"}
     assert set(found["intel"]) == INTEL_KEYS
     assert set(found["journal"]) == JOURNAL_KEYS
     assert {"worker", "pid", "seconds_since_report", "generation", "overlay"} <= set(found["workers"][0])
@@ -85,24 +105,87 @@ def test_the_keys_are_the_documented_ones(short: Place) -> None:
 def test_health_is_the_first_line(short: Place) -> None:
     short.give_intel()
     with answering(short, said(short)):
-        page = short.run("status").stdout.splitlines()
-    assert page[0] == "healthy"
-    assert any(line.startswith("intelligence: generation 7, 4 names, ") for line in page)
+        result = short.run("status")
+    page = result.stdout.splitlines()
+    assert (result.exit_code, page[0]) == (0, "healthy: DNS is answered and filtered; do: nothing")
+    assert "queries:       2 a second in the last 2 s, 50.0% from cache, 25.0% blocked, 25.0% SERVFAIL" in page
+    assert "upstream:      2 questions a second, mean latency 3.5 ms, half within 1 ms, 99% within 50 ms" in page
+    assert any(line.startswith("intelligence:  generation 7, 4 names, ") for line in page)
+    assert any(line.startswith("disk:  ") and " free at " in line for line in page)
     assert "1,234,567" in page[-1]
 
 
-def test_what_is_degraded_is_the_first_line(short: Place) -> None:
-    with answering(short, said(short, degraded=["redis: away for 9 s", "\x1b[2Jnews"])):
+def test_what_is_degraded_comes_first_and_what_to_do_with_it(short: Place) -> None:
+    short.give_intel()
+    troubles = ["metrics: taken", "redis: away for 9 s", "\x1b[2Jnews"]
+    with answering(short, said(short, state="degraded", degraded=troubles)):
         result = short.run("status")
-    assert result.exit_code == 0
-    assert result.stdout.splitlines()[0] == "degraded: redis: away for 9 s; \\x1b[2Jnews"
-    assert any("none yet" in line for line in result.stdout.splitlines())
+    text = result.stdout.partition("\n\n")[0]
+    assert result.exit_code == 1
+    assert " ".join(text.split()).startswith(
+        "degraded: DNS is answered and filtered by the last good state, new feeds and overrides do not arrive; do: see"
+    )
+    assert text.index("- redis: away for 9 s") < text.index("- metrics: taken") < text.index("- \\x1b[2Jnews")
+    assert text.count("do:") == 3
+    assert "`[server] metrics`" in text
+
+
+def test_json_has_the_same_exit_code(short: Place) -> None:
+    short.give_intel()
+    with answering(short, said(short)):
+        assert short.run("status", "--json").exit_code == 0
+    short.config.data_dir.joinpath(SOCKET).unlink()
+    with answering(short, said(short, age=9.0)):
+        result = short.run("status", "--json")
+    assert (result.exit_code, json.loads(result.stdout)["state"]) == (1, "down")
+
+
+def test_no_worker_means_no_dns(short: Place) -> None:
+    short.give_intel()
+    with answering(short, said(short, age=9.0)):
+        result = short.run("status")
+    page = result.stdout.splitlines()
+    assert result.exit_code == 1
+    assert page[0].startswith("down: DNS is NOT answered, no worker reports; do: ")
+    assert "  - worker 0 has not reported for 9.0 s" in page
+
+
+def test_no_intelligence_means_servfail_and_the_cure(short: Place) -> None:
+    with answering(short, said(short)):
+        page = short.run("status").stdout.splitlines()
+    assert page[0] == ("down: every query gets SERVFAIL, no intelligence was ever loaded; do: `plughole feeds update`")
+    assert any("none yet" in line for line in page)
+
+
+def test_no_line_is_wider_than_a_terminal_and_no_command_is_broken(short: Place) -> None:
+    troubles = ["upstream: bad", f"redis: {'x' * 150} {'word ' * 40}", "worker 1 has not reported for 9 s", "what?"]
+    with answering(short, said(short, state="degraded", degraded=troubles)):
+        page = short.run("status").stdout
+    assert max(map(len, page.splitlines())) <= status.WIDTH
+    assert "`journalctl -u plughole -n 50`" in page
+    assert "`systemctl restart plughole`" in page
+
+
+def test_a_young_hub_has_no_rates_and_does_not_call_the_node_down(short: Place) -> None:
+    short.give_intel()
+    node = hub.Hub(short.config, [])
+    found = node.status(time.time())
+    node._journal.close(time.time())
+    assert {found["rates"][key] for key in RATE_KEYS - {"seconds"}} == {None}
+    with answering(short, json.dumps(found).encode()):
+        result = short.run("status")
+    assert "counted for too short a time" in result.stdout
+    assert result.stdout.startswith(
+        "degraded: the hub has just started, DNS does not wait for it; do: look again in 5 s\n"
+    )
 
 
 def test_no_node_is_one_line_and_how_to_start_it(short: Place) -> None:
     result = short.run("status")
     assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr == f"plughole: no plughole runs on {short.config.data_dir}; start it with `plughole serve`\n"
+    assert result.stderr.startswith(f"plughole: down: no plughole runs on {short.config.data_dir} ")
+    assert result.stderr.count("\n") == 1
+    assert result.stderr.endswith("start it with `systemctl start plughole` or `plughole serve`\n")
 
 
 def test_a_socket_left_behind_is_no_node(short: Place) -> None:
@@ -143,4 +226,5 @@ def test_a_running_hub_is_asked_to_show_what_it_holds(short: Place, monkeypatch:
 
 
 def test_the_manual_has_the_keys() -> None:
-    assert documented("plughole status") >= KEYS | HUB_KEYS | INTEL_KEYS
+    assert documented("plughole status") >= KEYS | HUB_KEYS | INTEL_KEYS | {"free_bytes", "size_bytes", "listen"}
+    assert all(f"`{key}`" in section("plughole status") for key in RATE_KEYS)

@@ -166,3 +166,9 @@ def test_walk_counts_and_names_what_is_there() -> None:
     assert [record.section for record in message.records] == [1, 1, 1, 1, 2, 3]
     assert (message.opt_at, message.signed, message.lowest) == (6, True, 60)
     assert wire.expand_rdata(SIGNED, message.records[0]) == from_text("shop.example.com")
+
+
+def test_an_opt_record_belongs_into_the_additional_section() -> None:
+    reply = bytes.fromhex("000081800001000100000000" + "016100" + "00010001" + "00002910000000000000" + "00")
+    with pytest.raises(Malformed):
+        wire.walk(reply)

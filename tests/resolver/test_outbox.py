@@ -8,11 +8,17 @@ from typing import TYPE_CHECKING
 import pytest
 
 from core.event import Event, decode_batch
-from resolver.outbox import CHUNK, MAX_WAITING, Outbox
+from core.names import from_text
+from core.wire import Form
+from resolver.answers import Answer, Rendered
+from resolver.clients import Client
+from resolver.outbox import CHUNK, MAX_WAITING, STEP, Outbox
+from resolver.policy import Policy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+EMPTY = Form(bytes(6), b"", ())
 EVENT = Event(1.0, b"\x7f\x00\x00\x01", b"\x01a\x00", 1, 0)
 
 
@@ -43,7 +49,8 @@ def test_what_is_added_arrives_in_order(line: tuple[socket.socket, socket.socket
     box = Outbox(near, worker=3, per_second=10_000)
     for at in range(CHUNK + 1):
         box.add(Event(float(at), b"\x7f\x00\x00\x01", b"\x01a\x00", 1, 0))
-    box.flush()
+    assert box.flush()
+    assert not box.flush()
     first, second = decode_batch(far.recv(300_000)), decode_batch(far.recv(300_000))
     assert first.worker == 3
     assert [event.at for event in (*first.events, *second.events)] == list(range(CHUNK + 1))
@@ -88,3 +95,28 @@ def test_a_closed_line_does_not_raise(line: tuple[socket.socket, socket.socket])
     box.add(EVENT)
     box.flush()
     assert box.counters()["waiting"] == 1
+
+
+def test_hits_are_told_bit_by_bit_and_none_is_lost(line: tuple[socket.socket, socket.socket]) -> None:
+    near, far = line
+    box = Outbox(near, worker=0, per_second=10**9)
+    view = Policy(cache_bytes=1_000_000).default
+    replies = [
+        Rendered(Answer(from_text(f"n{at}.example") + b"\x00\x01\x00\x01\x00", EMPTY, None, 0), b"", 0, (), 0)
+        for at in range(500)
+    ]
+    clients = [Client(bytes((127, 0, 0, at)), view, allowed=True) for at in range(3)]
+    box.add_hits([(clients[0], replies * 200), (clients[1], replies[:1]), (clients[2], [])])
+    steps = 1
+    while box.tell_hits(5.0):
+        steps += 1
+    assert steps > 500 * 200 // STEP
+    assert all(reply.used and reply.answer.used for reply in replies)
+    found: list[Event] = []
+    while box.flush():
+        found += decode_batch(far.recv(300_000)).events
+    found += decode_batch(far.recv(300_000)).events
+    assert sum(event.count for event in found) == 500 * 200 + 1
+    assert len(found) == 501
+    assert {event.at for event in found} == {5.0}
+    assert not box.tell_hits(6.0)

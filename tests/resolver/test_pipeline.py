@@ -2,191 +2,25 @@
 
 from __future__ import annotations
 
-import socket
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import dns.edns
 import dns.flags
 import dns.message
 import dns.rcode
 import dns.rdatatype
-import dns.rrset
 import pytest
+from scene import OFFICE, OTHER, Peer, Scene
 
-from core import rr
-from core.config import Cache
-from core.config import Sinkhole as SinkholeSettings
-from core.event import Event, Transport, decode_batch
 from core.names import Name, from_text
 from core.verdict import Action, Cause, Trigger
-from feeds.index import Index, Match, build
 from feeds.overlay import Override
-from resolver.clients import Clients
-from resolver.outbox import Outbox
-from resolver.pipeline import Pipeline
-from resolver.policy import Policy, address_key
-from resolver.render import Renderer
-from resolver.sinkhole import Sinkhole
-from resolver.upstream import Answer, Question
+from resolver.policy import address_key
+from resolver.upstream import Answer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
-
-LISTED = {
-    "evil.example": (Match("list-a", "malware", 90, Action.SINKHOLE), Match("list-b", "c2", 60, Action.SINKHOLE)),
-    "good.evil.example": (Match("friends", "allow", 100, Action.PASSTHRU),),
-    "watch.example": (Match("list-c", "adware", 40, Action.ALERT),),
-    "both.example": (Match("list-a", "malware", 90, Action.SINKHOLE), Match("friends", "", 100, Action.PASSTHRU)),
-    "exact.example": (Match("list-a", "malware", 90, Action.SINKHOLE, exact=True, below=False),),
-}
-OFFICE = bytes((127, 0, 0, 1))
-OTHER = bytes((127, 0, 0, 2))
-
-
-class Scripted:
-    """An upstream that answers from a table, or keeps the question until it is told to answer."""
-
-    def __init__(self) -> None:
-        self.records: dict[tuple[str, str], list[str]] = {}
-        self.asked: list[Question] = []
-        self.held: list[tuple[Question, Callable[[Answer], None]]] = []
-        self.hold = False
-
-    def start(self) -> None: ...
-
-    def close(self) -> None: ...
-
-    def counters(self) -> dict[str, int]:
-        return {}
-
-    def ask(self, question: Question, done: Callable[[Answer], None]) -> None:
-        self.asked.append(question)
-        if self.hold:
-            self.held.append((question, done))
-        else:
-            done(self.answer(question))
-
-    def answer(self, question: Question) -> Answer:
-        name = dns.name.from_wire(question.qname, 0)[0]
-        key = (name.to_text(omit_final_dot=True), rr.type_text(question.qtype))
-        if key not in self.records:
-            return Answer(b"", rr.Rcode.SERVFAIL, ede=rr.Ede.NETWORK_ERROR, ede_text="nobody answers")
-        message = dns.message.make_response(
-            dns.message.make_query(name, dns.rdatatype.RdataType(question.qtype), use_edns=0)
-        )
-        for text in self.records[key]:
-            if text == "NXDOMAIN":
-                message.set_rcode(dns.rcode.NXDOMAIN)
-                continue
-            owner, ttl, kind, data = text.split(maxsplit=3)
-            section = message.authority if kind == "SOA" else message.answer
-            section.append(dns.rrset.from_text(owner, int(ttl), "IN", kind, data))
-        return Answer(bytes(message.to_wire()), secure=name.to_text() == "signed.example.", server="script")
-
-    def release(self) -> None:
-        held, self.held = self.held, []
-        for question, done in held:
-            done(self.answer(question))
-
-
-class Peer:
-    """Collects what is delivered."""
-
-    def __init__(self, transport: Transport = Transport.UDP) -> None:
-        self.transport = transport
-        self.got: list[bytes] = []
-
-    def hold(self) -> Peer:
-        return self
-
-    def deliver(self, identity: bytes, body: bytes | bytearray) -> None:
-        self.got.append(identity + bytes(body) if body else b"")
-
-
-class Scene:
-    """A pipeline with everything around it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.now = 1_000_000.0
-        self.upstream = Scripted()
-        self.policy = Policy(cache_bytes=4_000_000)
-        sets = tuple(LISTED.values())
-        path = folder / "1.index"
-        path.write_bytes(build(1, {from_text(name): at for at, name in enumerate(LISTED)}, sets, created=0.0))
-        self.policy.use_index(Index.open(path))
-        self.far, self.near = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.near.setblocking(False)
-        self.far.setblocking(False)
-        self.outbox = Outbox(self.near, worker=0, per_second=1_000)
-        self.clients = Clients(self.policy, ["127.0.0.0/8"])
-        self.pipeline = Pipeline(
-            policy=self.policy,
-            upstream=self.upstream,
-            renderer=Renderer(1232),
-            sinkhole=Sinkhole(SinkholeSettings()),
-            cache=Cache(),
-            outbox=self.outbox,
-            clock=lambda: self.now,
-        )
-
-    def close(self) -> None:
-        self.near.close()
-        self.far.close()
-
-    def ask(
-        self, name: str, rdtype: str = "A", *, client: bytes = OFFICE, tcp: bool = False, **options: Any
-    ) -> dns.message.Message | None:
-        packet, peer = self.send(name, rdtype, client=client, tcp=tcp, **options)
-        return self.read(packet, peer)
-
-    def send(
-        self, name: str, rdtype: str = "A", *, client: bytes = OFFICE, tcp: bool = False, **options: Any
-    ) -> tuple[bytes, Peer]:
-        """Do what the listeners do: the rendered cache first, the pipeline then."""
-        packet = bytes(dns.message.make_query(name, rdtype, **({"use_edns": 0} | options)).to_wire())
-        peer = Peer(Transport.TCP if tcp else Transport.UDP)
-        who = self.clients.meet(client)
-        known = None if tcp else who.rendered(packet[2:])
-        if known is not None and (
-            known.stamp == self.pipeline.stamp or self.pipeline.refresh(known, packet[2:], who.view)
-        ):
-            who.hits.append(known)
-            peer.deliver(packet[:2], known.body)
-            return packet, peer
-        body = self.pipeline.handle(packet, who, peer)
-        if body is not None:
-            peer.deliver(packet[:2], body)
-        return packet, peer
-
-    def read(self, packet: bytes, peer: Peer) -> dns.message.Message | None:
-        if not peer.got or not peer.got[0]:
-            return None
-        assert len(peer.got) == 1
-        reply = dns.message.from_wire(peer.got[0])
-        assert dns.message.from_wire(packet).is_response(reply)
-        return reply
-
-    def later(self, seconds: float) -> None:
-        self.now += seconds
-        if self.policy.tick(self.now):
-            self.clients.forget()
-        self.pipeline.stamp += 1
-
-    def override(self, *overrides: Override) -> None:
-        self.policy.use_overrides(overrides, self.now)
-        self.clients.forget()
-        self.pipeline.stamp += 1
-
-    def events(self) -> list[Event]:
-        self.outbox.add_hits(self.clients.drain(), self.now)
-        self.outbox.flush()
-        found: list[Event] = []
-        while True:
-            try:
-                found += decode_batch(self.far.recv(300_000)).events
-            except BlockingIOError:
-                return found
 
 
 @pytest.fixture

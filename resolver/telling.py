@@ -1,0 +1,70 @@
+"""What the hub is told about a query: the event, made only while there is room for it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from core.event import Event
+from core.verdict import Cause
+from core.wire import HEADER
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from core.verdict import Verdict
+    from core.wire import Query
+    from resolver.answers import Answer
+    from resolver.clients import Client
+    from resolver.outbox import Outbox
+    from resolver.sinkhole import Replacement
+    from resolver.waiting import Peer
+
+
+class Teller:
+    """Writes the events of one worker into its outbox."""
+
+    def __init__(self, outbox: Outbox, clock: Callable[[], float]) -> None:
+        self._outbox = outbox
+        self._clock = clock
+
+    def has_room(self) -> bool:
+        """True when one more event may be told in this second; else it is counted as over the cap."""
+        if self._outbox.room > 0:
+            return True
+        self._outbox.over += 1
+        return False
+
+    def blocked(self, query: Query, client: Client, peer: Peer, found: Verdict, made: Replacement) -> None:
+        """Tell of a question that was blocked by its name."""
+        self._outbox.add(
+            Event(
+                self._clock(), client.address, query.qname, query.qtype, made.rcode, found.action, found.cause,
+                peer.transport, False, 1, 0, HEADER + len(query.question) + len(made.body), made.ttl, "", False,
+                made.addresses, found.reasons, found.trigger, found.member, client.view.name,
+            )
+        )  # fmt: skip
+
+    def answered(self, query: Query, client: Client, peer: Peer, answer: Answer, *, cached: bool) -> None:
+        """Tell of a question that was answered at once."""
+        if self.has_room():
+            self._outcome(query, client, peer, answer, self._clock(), 0, cached=cached)
+
+    def arrived(self, query: Query, client: Client, peer: Peer, answer: Answer, now: float, took: int) -> None:
+        """Tell of a question that was answered from upstream after `took` microseconds."""
+        if self.has_room():
+            self._outcome(query, client, peer, answer, now, took, cached=False)
+
+    def _outcome(
+        self, query: Query, client: Client, peer: Peer, answer: Answer, now: float, took: int, *, cached: bool
+    ) -> None:
+        found = answer.verdict
+        cause = found.cause
+        if cause is Cause.NONE and not answer.plain.body and answer.ede >= 0:
+            cause = Cause.UPSTREAM
+        self._outbox.add(
+            Event(
+                now, client.address, query.qname, query.qtype, answer.rcode, found.action, cause, peer.transport,
+                cached, 1, took, HEADER + len(query.question) + len(answer.plain.body), answer.ttl, answer.upstream,
+                answer.secure, answer.addresses, found.reasons, found.trigger, found.member, client.view.name,
+            )
+        )  # fmt: skip

@@ -1,0 +1,208 @@
+"""A node as a service: what it tells systemd, sockets it is given, its end, and what is left when it is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from concurrent import futures
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import dns.exception
+import dns.rcode
+import pytest
+from node import CLI, REPOSITORY, Node, config, data
+from running import events, pid_of, processes, reload, rewrite
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from internet import Internet
+
+# Binds what its first arguments name, as systemd does for a socket unit, and becomes the command after "--".
+LAUNCHER = """
+import os, socket, sys
+at = sys.argv.index("--")
+made = []
+for text in sys.argv[1:at]:
+    kind, group, address = text.split("|")
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_DGRAM if kind == "udp" else socket.SOCK_STREAM)
+    if family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    if group == "group":
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    sock.bind((address, 53))
+    if kind == "tcp":
+        sock.listen(64)
+    made.append(sock)
+spare = [os.dup2(sock.fileno(), 100 + number) for number, sock in enumerate(made)]
+for number, fd in enumerate(spare):
+    os.dup2(fd, 3 + number)
+    os.close(fd)
+os.environ |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": str(len(made)), "LISTEN_FDNAMES": "dns"}
+os.execv(sys.argv[at + 1], sys.argv[at + 1:])
+"""
+
+
+class Activated(Node):
+    """A node that is given its sockets: `KIND|single or group|ADDRESS`."""
+
+    sockets: tuple[str, ...] = ()
+
+    def start(self) -> None:
+        command = [sys.executable, "-c", LAUNCHER, *self.sockets, "--", *CLI, "serve", "-c", str(self.config)]
+        with self._output.open("wb") as output, self.internet.inside():
+            self._process = subprocess.Popen(
+                command, cwd=REPOSITORY, stdout=output, stderr=output, start_new_session=True
+            )
+
+
+@pytest.fixture
+def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+    """The service manager's end: what a node started in this test tells it."""
+    path = tmp_path / "notify"
+    monkeypatch.setenv("NOTIFY_SOCKET", str(path))
+    monkeypatch.setenv("WATCHDOG_USEC", "1000000")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.bind(str(path))
+        sock.settimeout(10)
+        yield sock
+
+
+def heard(manager: socket.socket) -> dict[str, str]:
+    """The next message that is not for the watchdog."""
+    while True:
+        message = dict(line.split("=", 1) for line in manager.recv(4_096).decode().splitlines())
+        if "WATCHDOG" not in message:
+            return message
+
+
+def silent_within(manager: socket.socket, seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            manager.recv(4_096)
+        except TimeoutError:
+            return True
+    return False
+
+
+def test_systemd_hears_of_the_start_reloads_and_the_end(
+    internet: Internet, tmp_path: Path, manager: socket.socket
+) -> None:
+    with Node(internet, tmp_path, config(internet, tmp_path)) as node:
+        answers = "2 workers answer on 127.0.0.1:53, 127.0.0.2:53, [::1]:53"
+        assert heard(manager) == {"READY": "1", "STATUS": answers}
+        before = time.monotonic_ns() // 1_000
+        reload(node)
+        began = heard(manager)
+        assert began["RELOADING"] == "1"
+        assert before < int(began["MONOTONIC_USEC"]) < time.monotonic_ns() // 1_000
+        assert heard(manager) == {"READY": "1", "STATUS": answers}
+        rewrite(node, "workers = 2", "workers = -2")
+        reload(node, "reload refused")
+        assert heard(manager)["RELOADING"] == "1"
+        refused = heard(manager)
+        assert (refused["READY"], refused["STATUS"].split(";")[0][:31]) == ("1", "reload refused: server.workers:")
+        node.stop()
+        assert heard(manager)["STOPPING"] == "1"
+    assert node.code == 0
+
+
+def test_the_watchdog_is_fed_only_while_a_worker_reports(
+    internet: Internet, tmp_path: Path, manager: socket.socket
+) -> None:
+    with Node(internet, tmp_path, config(internet, tmp_path)) as node:
+        for _ in range(3):
+            while manager.recv(4_096) != b"WATCHDOG=1":
+                pass
+        workers = [pid for name, pid in processes(node).items() if name in {"plughole-w0", "plughole-w1"}]
+        assert len(workers) == 2
+        for pid in workers:
+            os.kill(pid, signal.SIGSTOP)
+        manager.settimeout(1.5)
+        assert silent_within(manager, 8.0)
+        for pid in workers:
+            os.kill(pid, signal.SIGCONT)
+        manager.settimeout(5)
+        assert manager.recv(4_096) == b"WATCHDOG=1"
+
+
+PASSED = {
+    "one for all": ("udp|single|127.0.0.1", "tcp|single|127.0.0.1", "udp|single|::1", "tcp|single|::1"),
+    "one a worker": ("udp|group|127.0.0.1", "udp|group|127.0.0.1", "tcp|group|127.0.0.1", "tcp|group|127.0.0.1"),
+}
+
+
+@pytest.mark.parametrize("sockets", PASSED.values(), ids=PASSED)
+def test_passed_sockets_are_used_instead_of_our_own(
+    internet: Internet, tmp_path: Path, sockets: tuple[str, ...]
+) -> None:
+    node = Activated(internet, tmp_path, config(internet, tmp_path))
+    node.sockets = sockets
+    with node:
+        for at in range(1, 9):
+            for tcp in (False, True):
+                assert data(node.ask("www.good.com", source=f"127.0.5.{at}", tcp=tcp)) == ["192.0.2.11"]
+        with pytest.raises((dns.exception.Timeout, OSError)):  # an address of the file
+            node.ask("www.good.com", at="127.0.0.2", timeout=0.3)
+        if "group" in sockets[0]:  # each client at one worker, and the node's own question
+            node.wait(lambda: sum(row["clients"] for row in node.status()["workers"]) == 9, 5)
+        reload(node)
+        assert not events(node, "these keys need a restart")
+        assert data(node.ask("malware.example")) == ["192.0.2.1"]
+        node.stop()
+        assert node.code == 0
+
+
+@pytest.mark.parametrize(
+    ("sockets", "message"),
+    [
+        (("udp|single|127.0.0.1",), "systemd passed no ListenStream for 127.0.0.1:53; name it in plughole.socket"),
+        (("udp|group|127.0.0.1",) * 3 + ("tcp|single|127.0.0.1",), "systemd passed 3 sockets for 127.0.0.1:53"),
+    ],
+)
+def test_sockets_that_do_not_do_are_refused_in_one_line(
+    internet: Internet, tmp_path: Path, sockets: tuple[str, ...], message: str
+) -> None:
+    node = Activated(internet, tmp_path, config(internet, tmp_path))
+    node.sockets = sockets
+    node.start()
+    assert node._process is not None
+    assert node._process.wait(10) == 1
+    assert message in node.output()
+    assert node.output().count("\n") == 1
+
+
+def test_sigterm_answers_what_is_on_its_way_and_ends_cleanly(internet: Internet, tmp_path: Path) -> None:
+    with Node(internet, tmp_path, config(internet, tmp_path)) as node, futures.ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(node.ask, "slow2.lame1.net", timeout=9.0)
+        node.wait(lambda: any(row["upstream_outstanding"] for row in node.status()["workers"]), 5)
+        began = time.monotonic()
+        node.stop()
+        assert time.monotonic() - began < 10.0
+        assert answer.result().rcode() == dns.rcode.SERVFAIL
+    assert node.code == 0, node.output()
+    assert "Traceback" not in node.output()
+    assert "slow2.lame1.net" in [row["qname"] for row in node.rows("log", "--since", "1m")]
+
+
+def test_no_child_outlives_a_killed_supervisor(internet: Internet, tmp_path: Path) -> None:
+    text = config(internet, tmp_path)
+    with Node(internet, tmp_path, text) as first:
+        children = processes(first)
+        assert len(children) == 4
+        os.kill(pid_of(first), signal.SIGKILL)
+        assert first._process is not None
+        first._process.wait(5)
+        deadline = time.monotonic() + 5
+        while any(Path(f"/proc/{pid}").exists() for pid in children.values()) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert not [name for name, pid in children.items() if Path(f"/proc/{pid}").exists()]
+    with Node(internet, tmp_path, text) as second:
+        assert data(second.ask("malware.example")) == ["192.0.2.1"]
