@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from resolver.children import Line
 
 TICK: Final = 0.25  # seconds between the journal's chores
+NICE: Final = 10  # answers come before the log where both want the same core
 MAX_TAKEN: Final = 64  # messages taken from one worker before the others have their turn
 _NO_INTEL: Final = "intel: none loaded yet"  # how the follower says that nothing is answered
 _log = structlog.get_logger("hub")
@@ -72,6 +73,7 @@ class Hub:
         if self._config.server.metrics:
             self._metrics.start()
         gc.freeze()
+        os.nice(NICE)
         loop.call_later(TICK, self._tick)
         line.alive(ready=True)
         await self._stopping.wait()

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 FLUSH: Final = 0.05  # seconds between looks at what is to be told
 PAUSE: Final = 0.003  # seconds until the next look when there is more to tell
+TIDY: Final = 3_600  # seconds between collections of everything
 COOKIE_LOOK: Final = 60.0  # seconds between looks at the secrets of cookies
 COOKIE_FILE: Final = "cookie.secrets"  # in the data folder
 DRAIN: Final = 6.0  # seconds given at most to answers on their way when the worker is told to stop: clients wait 5
@@ -62,6 +63,7 @@ class Worker:
         self.clients = Clients(self.policy, self.pipeline.limits, config.server.allow_from, config.server.proxy_from)
         self._config = config
         self._reports_lost = 0
+        self._seconds = 0  # served
         self._number = number
         self._hub = hub
         self._line = line
@@ -98,9 +100,7 @@ class Worker:
             udp.start(loop)
         for tcp in self._tcp:
             await tcp.start()
-        gc.collect()
-        gc.freeze()  # what lives as long as the process is not looked at again
-        gc.set_threshold(200_000, 50, 100)  # what is made for a query holds no cycles: look seldom
+        _tidy()
         loop.call_later(FLUSH, self._flush)
         self._second()
         renewing = asyncio.create_task(self._renew_cookies())
@@ -155,6 +155,11 @@ class Worker:
             self._follow()
         self._report()
         self._line.alive(ready=self.policy.ready)
+        self._seconds += 1
+        if self._seconds % TIDY:
+            gc.freeze()  # what was cached since the last second is not looked at again: no pause grows with the cache
+        else:
+            _tidy()
         asyncio.get_running_loop().call_later(1.0 - now % 1.0 + 0.001, self._second)
 
     def _report(self) -> None:
@@ -217,6 +222,17 @@ class Worker:
         self._state = state
         self.pipeline.stamp += 1
         self._report()
+
+
+def _tidy() -> None:
+    """Free what only the collector can free, and keep it off all that is still there: 0.1 s for a full cache.
+
+    What is made for a query holds no cycles, so the collector looks at the young only, a millisecond at a time.
+    """
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 50, 100)
 
 
 def _secrets(config: Config) -> tuple[bytes, ...]:
