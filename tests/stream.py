@@ -21,7 +21,7 @@ CLIENTS: Final = 8
 HIT: Final = "www.good.com"
 BLOCKED: Final = "malware.example"
 FRESH: Final = "many.net"  # any name below it is there
-DEAD: Final = "lame1.net"  # no name below it is ever answered
+DEAD: Final = "lame1.net"  # no name below it is ever answered: SERVFAIL after `upstream.timeout`
 
 
 class Stream:

