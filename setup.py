@@ -8,6 +8,7 @@ import os
 from setuptools import setup
 
 HOT = (
+    "core/cut.py",
     "core/names.py",
     "core/wire.py",
     "resolver/answers.py",

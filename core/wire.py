@@ -1,4 +1,4 @@
-"""DNS messages as bytes: read a query, walk a reply, cut and rebuild it. Hostile bytes are the normal input.
+"""DNS messages as bytes: read a query, walk a reply. Hostile bytes are the normal input.
 
 Rules:
 1. Every read is checked against the message's end; the only error raised is `Malformed`.
@@ -8,7 +8,7 @@ Rules:
 
 from __future__ import annotations
 
-from struct import Struct, pack
+from struct import Struct
 from struct import error as struct_error
 from typing import Final, NamedTuple
 
@@ -106,8 +106,8 @@ def read_query(data: bytes) -> Query:
     if end < HEADER:
         raise Malformed("shorter than a header")
     _, flags, questions, answers, authority, additional = _HEAD.unpack_from(data)
-    if flags & rr.QR:
-        raise Malformed("a reply where a query was due")
+    if flags & (rr.QR | rr.OPCODE):
+        return _read_other(flags)
     if questions != 1 or answers or authority:
         return _read_bare(data, flags, questions + answers + authority, additional)
     at = HEADER
@@ -129,6 +129,13 @@ def read_query(data: bytes) -> Query:
     if additional or at != end:
         _read_additional(data, at, additional, query)
     return query
+
+
+def _read_other(flags: int) -> Query:
+    """Return what is no standard query, unread: what follows its header has another meaning."""
+    if flags & rr.QR:
+        raise Malformed("a reply where a query was due")
+    return Query(flags, b"", b"\x00", 0, rr.CLASS_IN)
 
 
 def _read_bare(data: bytes, flags: int, records: int, additional: int) -> Query:
@@ -282,17 +289,17 @@ def expand_rdata(data: bytes, record: Record) -> bytes:
         rest = skip_name(data, second)
         if rest > end:
             raise Malformed("names run past their RDATA")
-        return _expand_name(data, at) + _expand_name(data, second) + data[rest:end]
+        return expand_name(data, at) + expand_name(data, second) + data[rest:end]
     lead = _NAME_RDATA.get(rtype)
     if lead is None:
         return data[at:end]
     if at + lead >= end or skip_name(data, at + lead) > end:
         raise Malformed("name runs past its RDATA")
-    return data[at : at + lead] + _expand_name(data, at + lead)
+    return data[at : at + lead] + expand_name(data, at + lead)
 
 
-def _expand_name(data: bytes, at: int) -> bytes:
-    """`read_name` without folding: RDATA keeps its case."""
+def expand_name(data: bytes, at: int) -> bytes:
+    """Return the name at `at`, decompressed, in the case it came in."""
     parts: list[bytes] = []
     read_name(data, at)  # proves that the walk below ends inside the message
     while data[at]:
@@ -303,64 +310,3 @@ def _expand_name(data: bytes, at: int) -> bytes:
         parts.append(data[at:after])
         at = after
     return b"".join(parts) + b"\x00"
-
-
-class Form(NamedTuple):
-    """A reply body ready to be served behind a question: counts, the octets behind the question, where the TTLs are.
-
-    `base` is the offset the body's compression pointers were made for; a question of the same length must precede it.
-    """
-
-    counts: bytes  # ANCOUNT, NSCOUNT, ARCOUNT without OPT: six octets
-    body: bytes
-    ttls: tuple[tuple[int, int], ...]  # (offset in body, TTL in seconds)
-
-
-def cut(data: bytes, message: Message, *, signatures: bool) -> Form:
-    """Return the reply without OPT and, unless wanted, the DNSSEC records nobody asked for (RFC 4035 section 3.2.1).
-
-    Where records go from the middle, the rest is written anew so that no pointer is left hanging.
-    """
-    base, keep = message.answers_at, message.records
-    if message.signed and not signatures:
-        qtype = message.qtype
-        keep = [record for record in keep if record.rtype not in SIGNATURES or record.rtype == qtype]
-    if len(keep) == len(message.records) and message.opt_at in (-1, len(keep)):
-        counts = data[6:10] + _U16.pack(_U16.unpack_from(data, 10)[0] - (message.opt_at >= 0))
-        end = keep[-1].end if keep else base
-        return Form(counts, data[base:end], tuple([(record.ttl_at - base, record.ttl) for record in keep]))
-    return _rewrite(data, message, keep, _count(keep))
-
-
-def _count(records: list[Record]) -> bytes:
-    counts = [0, 0, 0]
-    for record in records:
-        counts[record.section - 1] += 1
-    return pack("!3H", *counts)
-
-
-def _rewrite(data: bytes, message: Message, keep: list[Record], counts: bytes) -> Form:
-    """Write records one behind the other, owner names compressed against the question and earlier owners."""
-    body = bytearray()
-    ttls = []
-    known: dict[bytes, int] = {}
-    _remember(known, _expand_name(data, HEADER), HEADER)
-    for record in keep:
-        owner = _expand_name(data, record.owner)
-        at = message.answers_at + len(body)
-        target = known.get(owner)
-        if target is not None:
-            body += pack("!H", 0xC000 | target)
-        else:
-            _remember(known, owner, at)
-            body += owner
-        rdata = expand_rdata(data, record)
-        ttls.append((len(body) + 4, record.ttl))
-        body += pack("!HHIH", record.rtype, record.rclass, record.ttl, len(rdata))
-        body += rdata
-    return Form(counts, bytes(body), tuple(ttls))
-
-
-def _remember(known: dict[bytes, int], name: bytes, at: int) -> None:
-    if at < 0x4000 and len(name) > 1:
-        known.setdefault(name, at)

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 from core.verdict import UNTOUCHED
 
 if TYPE_CHECKING:
+    from core.cut import Form
     from core.names import Name
     from core.verdict import Verdict
-    from core.wire import Form
     from resolver.subjects import Subject
 
 SMALL_SHARE: Final = 10  # the small queue holds one part in this many of the octets

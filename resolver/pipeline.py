@@ -246,10 +246,9 @@ class Pipeline:
                 self._console(key, flight, now)
 
     def _resolve(self, waiter: Waiter, old: Answer | None) -> bytes | bytearray | None:
-        """Ask, or wait with the others who asked. `old` is the expired answer, if there is one."""
+        """Ask, or wait with those who asked. `old` is the expired answer, if there is one."""
         key = waiter.query.key
-        flight = self._pending.get(key)
-        if flight is not None:
+        if (flight := self._pending.get(key)) is not None:
             if len(flight.waiters) >= MAX_WAITERS:
                 return self._reject(waiter, "too many wait for this answer")
             self.coalesced += 1
@@ -304,22 +303,23 @@ class Pipeline:
             if answer is None:
                 answer = made[id(view)] = self._settle(key, reply, waiter.keys, waiter.ruling, view, now)
             self._finish(waiter, answer, now)
-        view_ = flight.renews
-        if view_ is not None and id(view_) not in made:
+        renewed = flight.renews
+        if renewed is not None and id(renewed) not in made:
             keys = suffixes(key[:-5])
-            ruling = self.policy.rule(keys, view_)
+            ruling = self.policy.rule(keys, renewed)
             if ruling.action < _NODATA:
-                self._settle(key, reply, keys, ruling, view_, now)
+                self._settle(key, reply, keys, ruling, renewed, now)
 
     def _settle(self, key: bytes, reply: Reply, keys: list[Name], ruling: Ruling, view: View, now: float) -> Answer:
         """Return what a reply comes to in a view and keep it; a failure does not push out what may still serve."""
         answer = self._replies.answer(key, reply, keys, ruling, view, now)
-        if answer.rcode not in HEALTHY and not reply.bogus:
-            old = view.answers.table.get(key)
-            if old is not None and self._may_serve(old, view, now):
-                return self._served(old, view, now)
+        old = view.answers.table.get(key)
+        if answer.rcode not in HEALTHY and not reply.bogus and old is not None and self._may_serve(old, view, now):
+            return self._served(old, view, now)
         if answer.ttl > 0:
             view.answers.put(key, answer)
+        elif old is not None and now < old.expires:
+            old.renew_at = now + GRACE / 2  # the engine's own cache is not through with it
         return answer
 
     def _may_serve(self, old: Answer, view: View, now: float) -> bool:

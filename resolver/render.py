@@ -44,6 +44,9 @@ class Renderer:
             flags |= rr.AD
         tail = self.opt(query, answer.rcode, answer.ede, answer.ede_text)
         size = HEADER + len(query.question) + len(form.body) + len(tail)
+        if size > limit and form.tail >= 0:
+            form = form.shortened()
+            size = HEADER + len(query.question) + len(form.body) + len(tail)
         if size > limit:
             body = self.head(query, flags | rr.TC, _with_opt(_NOTHING, query)) + query.question + tail
             return Rendered(answer, body, len(body), (), stamp)
@@ -72,7 +75,7 @@ class Renderer:
     def head(self, query: Query, flags: int, counts: bytes) -> bytes:
         """Return flags and counts of a reply: ten octets."""
         questions = 1 if query.question else 0
-        return _HEAD.pack(rr.QR | rr.RA | query.flags & (rr.RD | rr.CD) | flags, questions, counts)
+        return _HEAD.pack(rr.QR | rr.RA | query.flags & (rr.OPCODE | rr.RD | rr.CD) | flags, questions, counts)
 
     def opt(self, query: Query, rcode: int, ede: int, text: str) -> bytes:
         """Return the OPT record a reply to `query` carries; nothing for a client without EDNS (RFC 6891 section 7)."""

@@ -10,9 +10,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from core import rr
+from core.cut import Form, cut
 from core.errors import Malformed
 from core.verdict import Action, Trigger, Verdict
-from core.wire import Form, Message, cut, walk
+from core.wire import Message, walk
 from resolver.answers import Answer
 from resolver.judge import judge
 from resolver.policy import Policy, Ruling, View, verdict
@@ -131,11 +132,13 @@ class Replies:
         return answer
 
     def _true(self, key: bytes, wire: bytes, message: Message, reply: Reply) -> Answer:
-        plain = self._capped(cut(wire, message, signatures=False))
-        signed = self._capped(cut(wire, message, signatures=True)) if message.signed else None
+        lifetime = self._lifetime(wire, message)
+        no = lifetime if _is_negative(message) else -1
+        plain = self._capped(cut(wire, message, signatures=False), no)
+        signed = self._capped(cut(wire, message, signatures=True), no) if message.signed else None
         answer = Answer(key, plain, signed, message.rcode)
         answer.secure = reply.secure
-        answer.ttl = self._lifetime(wire, message)
+        answer.ttl = lifetime
         if message.rcode not in HEALTHY:
             answer.ede = reply.ede if reply.ede >= 0 else rr.Ede.OTHER
             answer.ede_text = reply.ede_text or f"{reply.server} says {rr.rcode_text(message.rcode)}"
@@ -146,18 +149,29 @@ class Replies:
         if message.rcode not in HEALTHY:
             return FAILURE_TTL
         settings, records = self._settings, message.records
-        if message.rcode == rr.Rcode.NXDOMAIN or not records or records[0].section != 1:
+        if _is_negative(message):
             soa = next((record for record in records if record.section == 2 and record.rtype == rr.SOA), None)
             minimum = int.from_bytes(wire[soa.end - 4 : soa.end], "big") if soa is not None else 0
             return min(message.lowest, minimum, settings.max_negative_ttl)
         return max(min(message.lowest, settings.max_ttl), settings.min_ttl)
 
-    def _capped(self, form: Form) -> Form:
+    def _capped(self, form: Form, no: int) -> Form:
+        """Bound the TTLs; what proves a "no" is to be kept by clients for `no` seconds at most, as it is here."""
         low, high = self._settings.min_ttl, self._settings.max_ttl
-        for _, ttl in form.ttls:
+        ttls = form.ttls
+        if no >= 0:
+            answers = form.counts[0] << 8 | form.counts[1]
+            ttls = ttls[:answers] + tuple([(at, min(ttl, no)) for at, ttl in ttls[answers:]])
+            low = min(low, no)
+        for _, ttl in ttls:
             if not low <= ttl <= high:
-                return Form(form.counts, form.body, tuple([(at, min(max(ttl, low), high)) for at, ttl in form.ttls]))
-        return form
+                return form._replace(ttls=tuple([(at, min(max(ttl, low), high)) for at, ttl in ttls]))
+        return form if ttls is form.ttls else form._replace(ttls=ttls)
+
+
+def _is_negative(message: Message) -> bool:
+    """True for a reply that says a name or a type does not exist."""
+    return message.rcode == rr.Rcode.NXDOMAIN or not message.records or message.records[0].section != 1
 
 
 def _failed(key: bytes, reply: Reply) -> Answer:
@@ -169,4 +183,4 @@ def _failed(key: bytes, reply: Reply) -> Answer:
 
 
 def _relabelled(form: Form) -> Form:
-    return Form(form.counts, form.body, tuple([(at, STALE_TTL) for at, _ in form.ttls]))
+    return form._replace(ttls=tuple([(at, STALE_TTL) for at, _ in form.ttls]))

@@ -10,6 +10,7 @@ from core.errors import Malformed
 from core.event import Transport
 from core.wire import HEADER
 from resolver.proxy import MAX_HEADER, parse
+from resolver.sockets import BACKLOG
 
 if TYPE_CHECKING:
     import socket
@@ -53,15 +54,21 @@ class TcpListener:
     async def start(self) -> None:
         """Accept connections."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: TcpConnection(self), sock=self._sock)
+        self._server = await loop.create_server(lambda: TcpConnection(self), sock=self._sock, backlog=BACKLOG)
         self._sweeper = loop.call_later(SWEEP, self._sweep)
 
-    def stop(self) -> None:
-        """Accept no more, close what is open."""
+    def drain(self) -> None:
+        """Accept no more; each connection closes as soon as no question of its is on its way."""
         if self._sweeper is not None:
             self._sweeper.cancel()
         if self._server is not None:
             self._server.close()
+        for connection in tuple(self.connections):
+            connection.drain()
+
+    def stop(self) -> None:
+        """Drain, and close what is still open."""
+        self.drain()
         for connection in tuple(self.connections):
             connection.close()
 
@@ -97,6 +104,7 @@ class TcpConnection(asyncio.Protocol):
         self._reading = True
         self._working = False
         self._clogged = False
+        self._draining = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the connection, or close it when there are too many."""
@@ -141,6 +149,8 @@ class TcpConnection(asyncio.Protocol):
             self._stream.write((len(body) + 2).to_bytes(2, "big") + identity + body)
         if not self._reading:
             self._work()
+        if self._draining:
+            self.drain()
 
     def pause_writing(self) -> None:
         """The client does not read: neither do we."""
@@ -151,6 +161,12 @@ class TcpConnection(asyncio.Protocol):
         """The client reads again."""
         self._clogged = False
         self._work()
+
+    def drain(self) -> None:
+        """Close once nothing is on its way."""
+        self._draining = True
+        if not self.outstanding and not self._buffer:
+            self.close()
 
     def close(self) -> None:
         """Close, sending what is queued."""

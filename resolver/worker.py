@@ -113,6 +113,8 @@ class Worker:
         asyncio.get_running_loop().remove_reader(self._hub.fileno())  # notices are for the successor
         for udp in self._udp:
             udp.stop()
+        for tcp in self._tcp:
+            tcp.drain()
         deadline = time.monotonic() + self._patience
         while self.pipeline.outstanding and time.monotonic() < deadline:  # noqa: ASYNC110  no event on the hot path
             await asyncio.sleep(FLUSH / 5)

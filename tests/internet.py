@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator, Mapping
 
     import dns.rdtypes.ANY.DNSKEY
     import dns.zone
@@ -158,7 +158,14 @@ _HOSTS: Final = {
 class Internet:
     """The whole, up between `__enter__` and `__exit__`."""
 
-    def __init__(self) -> None:
+    def __init__(self, more: Mapping[str, str] | None = None, signed: Collection[str] = ()) -> None:
+        """`more` adds text to zones by their names, and new zones to AUTH; those named in `signed` are signed."""
+        self._texts = {**_ZONES, **{zone: _ZONES.get(zone, "") + text for zone, text in (more or {}).items()}}
+        lowest_first = sorted(signed, key=lambda zone: -zone.count("."))
+        self._parents = {**{zone: zone.partition(".")[2] for zone in lowest_first}, **_PARENTS}
+        self._hosts = {**_HOSTS, "all": _HOSTS["all"]._replace(zones=tuple(self._texts))}
+        new = tuple(zone for zone in self._texts if zone not in _ZONES)
+        self._hosts["auth"] = _HOSTS["auth"]._replace(zones=_HOSTS["auth"].zones + new)
         self.name = f"plughole-{os.getpid()}-{secrets.token_hex(3)}"
         self._servers: list[subprocess.Popen[bytes]] = []
         self._folder = Path()
@@ -235,21 +242,21 @@ class Internet:
     def _up(self) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="internet-"))
         _ip("netns", "add", self.name)
-        addresses = [address for host in _HOSTS.values() for address in host.addresses]
+        addresses = [address for host in self._hosts.values() for address in host.addresses]
         _ip("-n", self.name, "-batch", "-", text="\n".join([
             "link set lo up",
             *(f"addr add {address}/{128 if ':' in address else 32} dev lo" for address in addresses),
             f"route add {SILENT}/32 dev lo",  # not an address of ours, so the kernel drops what comes back in
         ]))  # fmt: skip
-        zones, anchor = _signed_zones()
+        zones, anchor = _signed_zones(self._texts, self._parents)
         self.trust_anchor.write_text(f"{anchor}\n")
         self.root_hints.write_text(
             f". 3600000 NS ns.root-servers.net.\nns.root-servers.net. 3600000 A {ROOT}\n"
             f"ns.root-servers.net. 3600000 AAAA {ROOT6}\n"
         )
-        for name, host in _HOSTS.items():
+        for name, host in self._hosts.items():
             self._serve(name, host, zones)
-        for host in _HOSTS.values():
+        for host in self._hosts.values():
             self._await_answer(host)
 
     def _serve(self, name: str, host: _Host, zones: dict[str, str]) -> None:
@@ -318,15 +325,15 @@ def _nsd_conf(folder: Path, host: _Host) -> str:
     ])  # fmt: skip
 
 
-def _signed_zones() -> tuple[dict[str, str], str]:
-    """Return every zone's text, those of `_PARENTS` signed, and the root's DS record."""
+def _signed_zones(plain: Mapping[str, str], parents: Mapping[str, str]) -> tuple[dict[str, str], str]:
+    """Return every zone's text, those of `parents` signed, and the root's DS record."""
     import dns.dnssec
     import dns.rdataset
 
-    texts = dict(_ZONES)
+    texts = dict(plain)
     anchors: dict[str, dict[str, dns.rdataset.Rdataset]] = {}
-    for name, parent in _PARENTS.items():
-        zone, key, dnskey = _sign(name, anchors.get(name, {}))
+    for name, parent in parents.items():
+        zone, key, dnskey = _sign(name, plain[name], anchors.get(name, {}))
         if name == "bogus.com.":
             _spoil(zone, key, dnskey)
         texts[name] = zone.to_text(relativize=False)
@@ -336,14 +343,14 @@ def _signed_zones() -> tuple[dict[str, str], str]:
 
 
 def _sign(
-    name: str, children: dict[str, dns.rdataset.Rdataset]
+    name: str, text: str, children: dict[str, dns.rdataset.Rdataset]
 ) -> tuple[dns.zone.Zone, EllipticCurvePrivateKey, dns.rdtypes.ANY.DNSKEY.DNSKEY]:
     import dns.dnssec
     import dns.dnssectypes
     import dns.zone
     from cryptography.hazmat.primitives.asymmetric import ec
 
-    zone = dns.zone.from_text(_ZONES[name], origin=name, relativize=False)
+    zone = dns.zone.from_text(text, origin=name, relativize=False)
     for child, ds in children.items():
         zone.replace_rdataset(child, ds)
     key = ec.generate_private_key(ec.SECP256R1())

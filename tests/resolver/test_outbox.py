@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from core.cut import Form
 from core.event import Event, decode_batch
 from core.names import from_text
-from core.wire import Form
 from resolver.answers import Answer, Rendered
 from resolver.clients import Client
 from resolver.outbox import CHUNK, MAX_WAITING, STEP, Outbox

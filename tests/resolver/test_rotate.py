@@ -9,8 +9,9 @@ import dns.rrset
 from hypothesis import given
 from hypothesis import strategies as st
 
+from core.cut import cut
 from core.errors import Malformed
-from core.wire import HEADER, cut, walk
+from core.wire import HEADER, walk
 from resolver.rotate import turn
 
 Reply = tuple[bytearray, int, tuple[tuple[int, int], ...], int]

@@ -181,3 +181,27 @@ def test_a_second_node_on_the_same_port_is_refused() -> None:
         bind([f"127.0.0.1:{port}"], 1)
     first.udp.close()
     first.tcp.close()
+
+
+def test_a_draining_listener_answers_what_is_on_its_way_and_closes() -> None:
+    async def scene() -> None:
+        port = free_port()
+        async with served(f"127.0.0.1:{port}") as [one]:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            idle, other = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(framed(query("slow.example", 5)))
+            await asyncio.wait_for(one.upstream.asked.wait(), 5)
+            one.tcp[0].drain()
+            assert await asyncio.wait_for(idle.read(), 5) == b""
+            with pytest.raises(ConnectionRefusedError):
+                await asyncio.open_connection("127.0.0.1", port)
+            writer.write(framed(query("fine.example", 6)))
+            await writer.drain()
+            assert (await read_frame(reader)).id == 6
+            one.upstream.release()
+            assert (await read_frame(reader)).id == 5
+            assert await asyncio.wait_for(reader.read(), 5) == b""
+            writer.close()
+            other.close()
+
+    asyncio.run(scene())
