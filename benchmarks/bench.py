@@ -4,6 +4,7 @@
 2. One server runs at a time on the first core; the authority and dnsperf share the second.
 3. Rounds are interleaved (all servers, then all again), so that a slow minute of the machine hurts nobody alone.
 4. What a server does within its `settle` time after a load is charged to that load.
+5. Latency comes last, for its rate is half of what the servers reached before; again in interleaved rounds.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from benchmarks import inputs, probe, proc, report
+from benchmarks import inputs, latency, probe, proc, report
 from benchmarks.authority import authority
 from benchmarks.load import DNSPERF_PACKAGE, Load, LoadError, put
 from benchmarks.peers import PEERS, Contestant, Site
@@ -28,7 +29,7 @@ from benchmarks.report import Sample, Visit
 from benchmarks.server import Running, ServerError, find_program, interruptible, running
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 CONTESTANTS: Final[tuple[Contestant, ...]] = (PLUGHOLE, PLUGHOLE_LIBUNBOUND, *PEERS)
 
@@ -56,6 +57,7 @@ class Plan:
     names: int
     seconds: int
     repeat: int
+    latency: int
     outstanding: int
     seed: int
     only: tuple[str, ...]
@@ -86,16 +88,18 @@ class Bench:
 
     def load(self, kind: str, seconds: int) -> Load:
         """Write the query file of one load and return the load; only the hit load repeats a name."""
+        count = inputs.HIT_QUERIES if kind == "hit" else seconds * _LINES_PER_SECOND
+        return self._written(kind, self.names(kind, count), seconds, once=kind != "hit")
+
+    def names(self, kind: str, count: int) -> Iterable[str]:
+        """Return what a load of so many questions asks for."""
         self.files += 1
-        count, seed = seconds * _LINES_PER_SECOND, self.plan.seed + self.files
-        names: Iterable[str] = ()
+        seed = self.plan.seed + self.files
         if kind == "hit":
-            names = inputs.popularity(self.hits, seed=seed)
-        elif kind == "miss":
-            names = inputs.miss_names(self.fresh, count)
-        else:
-            names = inputs.blocked_names(self.fresh, self.listed, count, seed=seed)
-        return self._written(kind, names, seconds, once=kind != "hit")
+            return inputs.popularity(self.hits, seed=seed, draws=count)
+        if kind == "miss":
+            return inputs.miss_names(self.fresh, count)
+        return inputs.blocked_names(self.fresh, self.listed, count, seed=seed)
 
     def every_hit_once(self) -> Load:
         """Write and return the load that puts every hit name into a cache."""
@@ -116,21 +120,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     started, machine = time.time(), report.machine()
     present, absent = _sort_out(plan.only)
-    visits: list[Visit] = []
     try:
-        visits = _measure(plan, present)
+        figures, chapter = _measure(plan, present, absent)
     except KeyboardInterrupt:
         say("interrupted: every server is stopped")
         return 1
     except ServerError as error:
         say(str(error))
         return 1
-    figures = report.Figures(visits, [c.name for c in present], absent, {c.name: c.version() for c in present})
     say(report.console_table(figures))
     command = shlex.join(["python", "-m", "benchmarks.bench", *words])
-    plan.output.write_text(report.markdown(figures, machine=machine, command=command, plan=vars(plan), at=started))
+    page = report.markdown(figures, machine=machine, command=command, plan=vars(plan), at=started, latency=chapter.text)
+    plan.output.write_text(page)
     say(f"written: {plan.output}")
-    return int(not visits or any(visit.failure for visit in visits))
+    return int(not figures.visits or chapter.failed or any(visit.failure for visit in figures.visits))
 
 
 def say(text: str) -> None:
@@ -144,6 +147,7 @@ def _plan(words: Sequence[str]) -> Plan:
     parser.add_argument("--names", type=int, help="names on the list (1,000,000)")
     parser.add_argument("--seconds", type=int, help="length of one load (4)")
     parser.add_argument("--repeat", type=int, help="rounds (3)")
+    parser.add_argument("--latency", type=int, help="rounds of the latency at half load (3); 0: none")
     parser.add_argument("--outstanding", type=int, default=100, help="queries in flight (100)")
     parser.add_argument("--seed", type=int, default=2026, help="of all inputs")
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="measure these servers only")
@@ -155,9 +159,15 @@ def _plan(words: Sequence[str]) -> Plan:
         parser.error(f"unknown server {', '.join(sorted(unknown))}; known are: {known}")
     names, seconds, repeat = (50_000, 1, 1) if given.quick else (1_000_000, 4, 3)
     return Plan(
-        given.names or names, given.seconds or seconds, given.repeat or repeat, given.outstanding, given.seed,
-        tuple(given.only), given.output,
-    )  # fmt: skip
+        names=given.names or names,
+        seconds=given.seconds or seconds,
+        repeat=given.repeat or repeat,
+        latency=repeat if given.latency is None else given.latency,
+        outstanding=given.outstanding,
+        seed=given.seed,
+        only=tuple(given.only),
+        output=given.output,
+    )
 
 
 def _sort_out(only: tuple[str, ...]) -> tuple[list[Contestant], dict[str, str]]:
@@ -168,7 +178,7 @@ def _sort_out(only: tuple[str, ...]) -> tuple[list[Contestant], dict[str, str]]:
     return [contestant for contestant in wanted if contestant.name not in absent], absent
 
 
-def _measure(plan: Plan, present: list[Contestant]) -> list[Visit]:
+def _measure(plan: Plan, present: list[Contestant], absent: dict[str, str]) -> tuple[report.Figures, latency.Chapter]:
     with _bench(plan, {contestant.list_form for contestant in present}) as bench:
         ready = [contestant for contestant in present if _imported(bench, contestant)]
         visits = []
@@ -177,7 +187,51 @@ def _measure(plan: Plan, present: list[Contestant]) -> list[Visit]:
                 visit = _visit(bench, contestant)
                 visits.append(visit)
                 say(f"round {number}/{plan.repeat}  {report.line(visit)}")
-        return visits + [Visit(c.name, failure="the list could not be imported") for c in present if c not in ready]
+        visits += [Visit(c.name, failure="the list could not be imported") for c in present if c not in ready]
+        figures = report.Figures(visits, [c.name for c in present], absent, {c.name: c.version() for c in present})
+        return figures, _measure_latency(bench, ready, latency.half_load(figures))
+
+
+def _measure_latency(bench: Bench, ready: list[Contestant], rates: Mapping[str, float]) -> latency.Chapter:
+    visits = []
+    for number in range(1, bench.plan.latency + 1):
+        for contestant in (None, *ready):
+            visit = _latency_visit(bench, contestant, rates) if contestant else _echo_visit(bench, rates)
+            visits.append(visit)
+            say(f"latency {number}/{bench.plan.latency}  {latency.line(visit)}")
+    return latency.Chapter(visits, rates, bench.plan.seconds)
+
+
+def _echo_visit(bench: Bench, rates: Mapping[str, float]) -> latency.Visit:
+    visit = latency.Visit(latency.ECHO)
+    try:
+        with latency.echo(bench.folder / "echo", core=_SERVER_CORE) as port:
+            visit.spreads = {kind: _spread(bench, kind, port, rate) for kind, rate in rates.items()}
+    except (ServerError, LoadError) as error:
+        visit.failure = str(error)
+    return visit
+
+
+def _latency_visit(bench: Bench, contestant: Contestant, rates: Mapping[str, float]) -> latency.Visit:
+    visit = latency.Visit(contestant.name)
+    try:
+        with _started(bench, contestant) as (site, server):
+            _await_block(bench, site, server)
+            _await_quiet(server)
+            for kind in (kind for kind in contestant.loads if kind in rates):
+                _verify(bench, site, server)
+                if kind == "hit":
+                    put(bench.every_hit_once(), site.port)
+                time.sleep(contestant.settle)
+                visit.spreads[kind] = _spread(bench, kind, site.port, rates[kind])
+    except (ServerError, LoadError) as error:
+        visit.failure = str(error)
+    return visit
+
+
+def _spread(bench: Bench, kind: str, port: int, rate: float) -> latency.Spread:
+    names = bench.names(kind, latency.questions(rate, bench.plan.seconds))
+    return latency.measure(kind, names, port=port, rate=rate, core=_LOAD_CORE)
 
 
 @contextmanager

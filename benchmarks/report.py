@@ -94,9 +94,9 @@ def console_table(figures: Figures) -> str:
 
 
 def markdown(
-    figures: Figures, *, machine: Mapping[str, str], command: str, plan: Mapping[str, object], at: float
+    figures: Figures, *, machine: Mapping[str, str], command: str, plan: Mapping[str, object], at: float, latency: str
 ) -> str:
-    """Return the whole page; `at` is when the run started, in seconds since the epoch."""
+    """Return the whole page; `at` is when the run started, in seconds since the epoch, `latency` a chapter's text."""
     when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(at))
     parts = [
         f"# Benchmark of {when}",
@@ -107,12 +107,19 @@ def markdown(
         "## CPU microseconds a query\n\nMedian (least-most) over the rounds.\n\n" + _cpu_table(figures),
         f"## Ratios\n\nEach as: to the best peer / to {REFERENCE}.\n\n" + _ratio_table(figures),
         "## Answers\n\nMedians of the rounds.\n\n" + _answer_table(figures),
+        "## Latency at half load\n\n" + latency,
         "## Start and memory\n\n" + _start_table(figures),
         "## What Plughole journalled and dropped\n\n" + _counter_list(figures),
         "## Plughole's CPU microseconds a query by process\n\n" + _part_list(figures),
         "## Failed and skipped\n\n" + _bullets(_troubles(figures)),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def markdown_table(head: list[str], rows: list[list[str]]) -> str:
+    """Return a table of Markdown."""
+    rule = ["---"] * len(head)
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, rule, *rows))
 
 
 def machine() -> dict[str, str]:
@@ -127,7 +134,7 @@ def machine() -> dict[str, str]:
 
 
 def _settings(plan: Mapping[str, object]) -> str:
-    shown = ("names", "seconds", "repeat", "outstanding", "seed")
+    shown = ("names", "seconds", "repeat", "latency", "outstanding", "seed")
     return "Settings: " + ", ".join(f"{key} {plan[key]}" for key in shown) + "."
 
 
@@ -139,7 +146,7 @@ def _cpu_table(figures: Figures) -> str:
         spread = f" ({min(values):.1f}-{max(values):.1f})" if len(values) > 1 else ""
         return f"{median(values):.1f}{spread}"
 
-    return _table(["server", *LOADS], [[name, *(cell(name, kind) for kind in LOADS)] for name in figures.order])
+    return markdown_table(["server", *LOADS], [[name, *(cell(name, kind) for kind in LOADS)] for name in figures.order])
 
 
 def _ratio_table(figures: Figures) -> str:
@@ -147,7 +154,7 @@ def _ratio_table(figures: Figures) -> str:
         ours = figures.cpu(name, kind)
         return " / ".join(_ratio(ours, base) for base in (figures.best_peer(kind), figures.cpu(REFERENCE, kind)))
 
-    return _table(["server", *LOADS], [[name, *(cell(name, kind) for kind in LOADS)] for name in figures.order])
+    return markdown_table(["server", *LOADS], [[name, *(cell(name, kind) for kind in LOADS)] for name in figures.order])
 
 
 def _answer_table(figures: Figures) -> str:
@@ -164,7 +171,7 @@ def _answer_table(figures: Figures) -> str:
             found = [_median(figures.values(name, kind, figure)) for figure in columns.values()]
             if None not in found:
                 rows.append([name, kind, *(f"{value:,.2f}" for value in found)])
-    return _table(["server", "load", *columns], rows)
+    return markdown_table(["server", "load", *columns], rows)
 
 
 def _start_table(figures: Figures) -> str:
@@ -177,7 +184,7 @@ def _start_table(figures: Figures) -> str:
             after = median(visit.memory_after for visit in visits) / _MEGABYTE
             quiet = median(visit.quiet_seconds for visit in visits)
             rows.append([name, f"{start:.1f}", f"{quiet:.1f}", f"{memory:.0f}", f"{after:.0f}"])
-    return _table(
+    return markdown_table(
         ["server", "s to first blocked answer", "s to rest", "MB then (PSS)", "MB after the loads (PSS)"], rows
     )
 
@@ -220,11 +227,6 @@ def _ratio(value: float | None, base: float | None) -> str:
 
 def _median(values: list[float]) -> float | None:
     return median(values) if values else None
-
-
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    rule = ["---"] * len(head)
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, rule, *rows))
 
 
 def _bullets(pairs: Iterable[tuple[str, str]]) -> str:

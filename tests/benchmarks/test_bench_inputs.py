@@ -254,8 +254,8 @@ def test_the_report_takes_medians_and_compares_with_the_best_peer() -> None:
     figures = report.Figures(visits, ["plughole", "unbound", "dnsdist", "named"], {"kresd": "knot-resolver"}, {})
     assert figures.cpu("plughole", "hit") == 7.0
     assert figures.best_peer("hit") == 5.0
-    plan = {"names": 1, "seconds": 1, "repeat": 3, "outstanding": 100, "seed": 1}
-    page = report.markdown(figures, machine={"cores": "2"}, command="bench", plan=plan, at=0.0)
+    plan = {"names": 1, "seconds": 1, "repeat": 3, "latency": 3, "outstanding": 100, "seed": 1}
+    page = report.markdown(figures, machine={"cores": "2"}, command="bench", plan=plan, at=0.0, latency="None.")
     assert "| plughole | 7.0 (6.0-9.0) | - | - |" in page
     assert "| plughole | 1.40 / 0.88 | - / - | - / - |" in page
     assert "- named: it does not start" in page

@@ -99,7 +99,7 @@ def test_popular_names_are_asked_anew_while_the_old_answer_serves(place: Office)
         time.sleep(0.1)  # what makes it popular
     first, second = (at for at, _ in place.toy.asked("ttl5-popular")[:2])
     assert ttl / 2 < second - first < ttl + 2
-    assert sum(worker["prefetched"] for worker in place.first.status()["workers"]) > 0
+    place.first.wait(lambda: any(worker["prefetched"] for worker in place.first.status()["workers"]))
 
 
 # ---- what the authority sees
