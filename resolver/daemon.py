@@ -128,7 +128,7 @@ class Supervisor:
         self._reload_wanted = True
 
     def _start_redis(self) -> None:
-        """Return when the private Redis answers; raises Unavailable. Should it die later, nobody waits for it."""
+        """Return when the private Redis answers, or died on a node that has a state; raises Unavailable on another."""
         find_server()
         line = self._line
         keeper = Child("redis", lambda config: _keep_redis(config, line), self._config, title="redis", overlap=False)
@@ -137,8 +137,12 @@ class Supervisor:
         while not self._stopping and keeper.serving is not None and not keeper.serving.heard:
             time.sleep(START_POLL)
             self._hear()
-            if keeper.reap(time.monotonic()) is not None:
+            if keeper.reap(time.monotonic()) is None:
+                continue
+            if not read_state(self._config.data_dir).settled:
                 raise Unavailable("the embedded Redis does not start; the line before says why")
+            _log.error("the embedded Redis does not start, serving by the last good state; it is tried again")
+            return
 
     def _first_feeds(self) -> None:
         """On a node that never loaded any intelligence, fetch it now: until then nothing is answered unfiltered."""

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 from redis.exceptions import RedisError
 
-from core.errors import PlugholeError
+from core.errors import BadFeed, PlugholeError
 from feeds import overlay, store
-from feeds.index import SUFFIX
+from feeds.index import SUFFIX, Index
 from feeds.redis import connect
 from resolver.control import State, intel_dir, read_state, write_state
 
@@ -46,6 +46,7 @@ class Follower:
     def __init__(self, config: Config, changed: Callable[[], None]) -> None:
         """`changed` is called in the event loop after the state on disk was replaced."""
         self.applied = 0
+        self.doubted = True  # the index in force is to be checked: at the start, and when a worker serves without it
         self._config = config
         self._changed = changed
         self._state = read_state(config.data_dir)
@@ -109,15 +110,15 @@ class Follower:
             news.subscribe(store.CHANNEL, overlay.CHANNEL)
             look_at = 0.0
             while not self._stop.is_set():
-                now = time.time()
                 heard = news.get_message(timeout=POLL)
-                if heard is not None or now >= look_at:
+                now, ticks = time.time(), time.monotonic()  # the clock of the wall may be set back by a day
+                if heard is not None or ticks >= look_at:
                     self._catch_up(client, loop)
                     if self._away_since:
                         _log.info("redis is back", seconds=round(now - self._away_since, 1))
                         self._away_since = 0.0
-                    look_at = now + LOOK
-                self._beat(client, now)
+                    look_at = ticks + LOOK
+                self._beat(client, now, ticks)
             overlay.Overlay(client).leave(self._node)
 
     def _catch_up(self, client: Redis, loop: asyncio.AbstractEventLoop) -> None:
@@ -126,7 +127,8 @@ class Follower:
         now = time.time()
         said.prune(now)
         sequence = said.seq()
-        state = self._intel(store.Store(client, keep=self._config.feeds.keep_generations))
+        damaged = self._damaged()
+        state = self._intel(store.Store(client, keep=self._config.feeds.keep_generations), damaged=damaged)
         overrides = tuple(said.all(now))
         fresh = State(
             index=state.index,
@@ -135,16 +137,16 @@ class Follower:
             sequence=sequence,
             overrides=overrides,
         )
-        if fresh != self._state:
+        if fresh != self._state or damaged:
             self._put(fresh, loop)
 
-    def _intel(self, generations: store.Store) -> State:
+    def _intel(self, generations: store.Store, *, damaged: bool) -> State:
         """Return the part of the state about intelligence: the generation in force, or the last good one."""
         generation = generations.current()
         if generation is None:
             settled = self._state.settled or not self._config.feeds.source
             return State(index=self._state.index, generation=self._state.generation, settled=settled)
-        if generation == self._state.generation and self._state.settled:
+        if generation == self._state.generation and self._state.settled and not damaged:
             return self._state
         try:
             path = store.load_index(generations, intel_dir(self._config.data_dir), generation)
@@ -155,6 +157,19 @@ class Follower:
             return self._state
         self._trouble = ""
         return State(index=path.name, generation=generation, settled=True)
+
+    def _damaged(self) -> bool:
+        """True when the index in force cannot be read; then its file is gone, for Redis has it once more."""
+        doubted, self.doubted = self.doubted, False
+        path = intel_dir(self._config.data_dir) / self._state.index
+        try:
+            if doubted and self._state.index:
+                Index.open(path).close()
+        except BadFeed as error:
+            _log.error("index damaged, fetching it again", reason=str(error))
+            path.unlink(missing_ok=True)
+            return True
+        return False
 
     def _settle_without_redis(self, loop: asyncio.AbstractEventLoop) -> None:
         """A node without feeds has all the intelligence it will ever have, Redis or not."""
@@ -176,14 +191,14 @@ class Follower:
             _log.info("generation in force", generation=state.generation)
             _tidy(intel_dir(self._config.data_dir), keep={state.index, before.index})
 
-    def _beat(self, client: Redis, now: float) -> None:
+    def _beat(self, client: Redis, now: float, ticks: float) -> None:
         """Say in Redis that this node lives and which overrides it serves by, at once when that changed."""
-        if now < self._beat_at and self.applied == self._told:
+        if ticks < self._beat_at and self.applied == self._told:
             return
         fields = {"applied_seq": self.applied, "generation": self._state.generation, "at": round(now, 3)}
         overlay.Overlay(client).heartbeat(self._node, fields, ttl=HEARTBEAT_TTL, now=now)
         self._told = self.applied
-        self._beat_at = now + HEARTBEAT
+        self._beat_at = ticks + HEARTBEAT
 
 
 def _tidy(folder: Path, keep: set[str]) -> None:

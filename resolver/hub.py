@@ -29,6 +29,7 @@ from resolver.follower import Follower
 from resolver.metrics import SILENT
 from resolver.metrics_http import MetricsServer
 from resolver.rates import Rates
+from resolver.scheduling import give_way
 
 if TYPE_CHECKING:
     import socket
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from resolver.children import Line
 
 TICK: Final = 0.25  # seconds between the journal's chores
-NICE: Final = 10  # answers come before the log where both want the same core
 MAX_TAKEN: Final = 64  # messages taken from one worker before the others have their turn
 _NO_INTEL: Final = "intel: none loaded yet"  # how the follower says that nothing is answered
 _log = structlog.get_logger("hub")
@@ -73,7 +73,7 @@ class Hub:
         if self._config.server.metrics:
             self._metrics.start()
         gc.freeze()
-        os.nice(NICE)
+        give_way()
         loop.call_later(TICK, self._tick)
         line.alive(ready=True)
         await self._stopping.wait()
@@ -121,6 +121,7 @@ class Hub:
             else:
                 self._reports[said.worker] = (time.time(), said)
                 self._follower.applied = min(report.sequence for _, report in self._reports.values())
+                self._follower.doubted |= not said.generation
         if events:
             self._events += len(events)
             self._rates.add(events)
@@ -185,6 +186,8 @@ class Hub:
             found.append("no worker has reported yet")
         elif missing:
             found.append(f"worker {', '.join(map(str, missing))} has not reported yet")
+        if intel["generation"] and workers and not any(worker["generation"] for worker in workers):
+            found.append(f"{_NO_INTEL} by a worker, queries are answered SERVFAIL; run `plughole feeds update --force`")
         for worker in workers:
             if worker["seconds_since_report"] > SILENT:
                 found.append(f"worker {worker['worker']} has not reported for {worker['seconds_since_report']} s")
@@ -210,6 +213,6 @@ def run(config: Config, workers: list[socket.socket], line: Line) -> None:
 
     try:
         asyncio.run(main())
-    except PlugholeError as error:
+    except (PlugholeError, OSError) as error:
         _log.error("hub stopped", reason=str(error))
         raise SystemExit(1) from error

@@ -21,6 +21,7 @@ from resolver.clients import Clients
 from resolver.control import MAX_MESSAGE, Report, State, decode_notice, encode, intel_dir, read_state, written_at
 from resolver.cookies import SECRET, Cookies, keep, load
 from resolver.outbox import Outbox
+from resolver.scheduling import hurry
 from resolver.tcp import TcpListener
 from resolver.udp import UdpListener
 from resolver.upstream.route import build, in_front
@@ -251,6 +252,7 @@ def _secrets(config: Config) -> tuple[bytes, ...]:
 def run(config: Config, bound: list[Bound], hub: socket.socket, line: Line, *, number: int, workers: int) -> None:
     """Be a worker: the whole life of its process."""
     uvloop.install()
+    hurry()
 
     async def main() -> None:
         await Worker(config, bound, hub, line, number=number, workers=workers).run()
