@@ -88,6 +88,7 @@ class Ring:
         for slot in range(SLOTS):
             self._out.name_sizes[slot] = self.name_size
         self._queued = 0
+        self.received = 0
         self.sent = 0
         self.unsent = 0
 
@@ -99,7 +100,10 @@ class Ring:
                 headers[slot].msg_hdr.msg_control = self._in.controls + slot * CONTROL
                 headers[slot].msg_hdr.msg_controllen = CONTROL
         got: int = _libc.recvmmsg(self.fd, headers, SLOTS, _MSG_DONTWAIT, _ffi.NULL)
-        return max(got, 0)
+        if got <= 0:
+            return 0
+        self.received += got
+        return got
 
     def control(self, slot: int) -> bytes:
         """Return what a reply to inbox slot `slot` needs to leave from the address that was asked, empty if nothing."""

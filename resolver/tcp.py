@@ -40,6 +40,7 @@ class TcpListener:
     ) -> None:
         """`most`: connections at a time; `idle`: seconds without a question before a connection is closed."""
         self.connections: set[TcpConnection] = set()
+        self.accepted = 0
         self.refused = 0
         self.unproxied = 0  # connections from a balancer without a PROXY header
         self.pipeline = pipeline
@@ -115,6 +116,7 @@ class TcpConnection(asyncio.Protocol):
         if self._listener.full(client):
             self.close()
             return
+        self._listener.accepted += 1
         client.streams += 1
         self._holder = client
         self._client = None if client.proxy else client

@@ -184,9 +184,11 @@ class Worker:
         found["cache_answers"] = len(view.answers.table)
         found["cache_octets"] = view.answers.octets + view.rendered.octets
         found["cache_evicted"] = view.answers.evicted + view.rendered.evicted
+        found["udp_received"] = sum(udp.ring.received for udp in self._udp)
         found["udp_sent"] = sum(udp.ring.sent for udp in self._udp)
         found["udp_unsent"] = sum(udp.ring.unsent for udp in self._udp)
         found["tcp_open"] = sum(len(tcp.connections) for tcp in self._tcp)
+        found["tcp_accepted"] = sum(tcp.accepted for tcp in self._tcp)
         found["tcp_refused"] = sum(tcp.refused for tcp in self._tcp)
         found["proxied_bad"] = sum(udp.unproxied for udp in self._udp) + sum(tcp.unproxied for tcp in self._tcp)
         found |= {f"events_{name}": count for name, count in self.outbox.counters().items()}
