@@ -7,7 +7,7 @@ COMPILE := uv pip compile pyproject.toml --quiet --universal --python-version 3.
 	--no-annotate --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test run test test-compiled check fmt format-check lint types imports bench compare lock clean
+.PHONY: help setup setup-test run test test-compiled check fmt format-check lint types imports bench soak compare lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ imports: setup ## check that imports run one way
 
 bench: setup ## compare with other resolvers; docs say which packages it wants
 	@$(BIN)/python -m benchmarks.bench
+
+soak: setup ## a million malformed packets, 100,000 connections, 5,000 idle ones: is anything left of them?
+	@$(BIN)/python -m benchmarks.soak
 
 compare: setup-test ## compare the answers to 2,000 names with Unbound's and PowerDNS Recursor's
 	@COMPARE_NAMES=2000 $(BIN)/python -m pytest tests/protocol/test_same_answers.py
