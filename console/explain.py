@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from ipaddress import ip_address, ip_network
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
@@ -13,6 +14,7 @@ from console import show
 from console.params import Address, NameOrAddress, RecordType, Subject, as_json, configured, examples
 from core import names, rr
 from core.verdict import Action, Cause, Reason, Trigger, Verdict
+from journal.reasons import as_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,7 +53,7 @@ class Explanation(NamedTuple):
             "action": self.verdict.action.name,
             "cause": self.verdict.cause.name.lower(),
             "would": self.would,
-            "reasons": [show.reason_row(reason) for reason in self.verdict.reasons],
+            "reasons": as_rows(self.verdict.reasons),
             "generation": self.generation,
         }
 
@@ -60,13 +62,16 @@ class Explainer:
     """The node's policy, opened from what it keeps on disk; `overrides` take the place of those it had in force."""
 
     def __init__(self, config: Config, *, now: float, overrides: Sequence[Override] | None = None) -> None:
-        """Raise PlugholeError when the index cannot be opened."""
+        """Raise PlugholeError when the index cannot be opened or the hosts file not read."""
         from feeds.index import Index
         from resolver.control import intel_dir, read_state
+        from resolver.local import LocalZones
         from resolver.policy import Policy
 
         state = read_state(config.data_dir)
         self._config = config
+        zones = [names.from_text(zone.name) for zone in config.upstream.zone]
+        self._local = LocalZones(config.local, base=Path(config.base), zones=zones)
         self._settled = state.settled
         self._generation = state.generation
         self._policy: Policy = Policy(cache_bytes=0)
@@ -80,7 +85,7 @@ class Explainer:
     def explain(self, subject: Subject, *, client: str | None = None, qtype: int = rr.A) -> Explanation:
         """Return what would happen if `client`, or somebody without rules of their own, asked now."""
         view = self._policy.view_of(ip_address(client).packed) if client else self._policy.default
-        found = self._refusal(client, qtype)
+        found = self._refusal(client, qtype) or self._here(subject, qtype)
         if found is not None:
             verdict, would = found
         else:
@@ -89,8 +94,12 @@ class Explainer:
         return Explanation(subject, qtype, client, view.name, verdict, would, self._generation)
 
     def _verdict(self, subject: Subject, view: View) -> Verdict:
+        from resolver.judge import rebound
         from resolver.policy import address_key, verdict
+        from resolver.rebind import lies_inside
 
+        if subject.is_address and self._config.local.rebind_protection and lies_inside(subject.value):
+            return rebound(Trigger.ADDRESS, subject.value)
         keys = [address_key(subject.value)] if subject.is_address else names.suffixes(subject.value)
         ruling = self._policy.rule(keys, view)
         found = verdict(ruling, keys, trigger=Trigger.ADDRESS if subject.is_address else Trigger.QNAME)
@@ -113,6 +122,18 @@ class Explainer:
             reason = Reason(Cause.ACCESS, Action.NONE, "resolver", "intelligence", text=NOT_READY)
             return Verdict(Action.NONE, Cause.ACCESS, (reason,)), "servfail"
         return None
+
+    def _here(self, subject: Subject, qtype: int) -> tuple[Verdict, str] | None:
+        """Return what is answered without asking anybody: local and special-use names."""
+        made = None if subject.is_address else self._local.find(names.suffixes(subject.value), qtype)
+        if made is None:
+            return None
+        rcode = rr.rcode_text(made.rcode).lower()
+        would = rcode if made.rcode or made.counts[:2] != bytes(2) else "nodata"
+        text = "a local or special-use name, see docs/local.md; nothing is asked outside"
+        return Verdict(
+            Action.NONE, Cause.LOCAL, (Reason(Cause.LOCAL, Action.NONE, "local", subject.text, text=text),)
+        ), would
 
     def _would(self, action: Action, qtype: int) -> str:
         if action is not Action.SINKHOLE:

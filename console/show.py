@@ -21,7 +21,6 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from core.verdict import Reason
 
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "\0")  # what a spreadsheet evaluates or skips over to evaluate
 _COLOURS: Final = {"PASSTHRU": "green", "ALERT": "yellow", "NONE": None}
@@ -103,19 +102,6 @@ def span(seconds: float) -> str:
         if count or (unit == "s" and not parts):
             parts.append(f"{count}{unit}")
     return " ".join(parts[:2])
-
-
-def reason_row(reason: Reason) -> dict[str, Any]:
-    """Return a reason as the JSON object every command shows it as."""
-    return {
-        "source": reason.source,
-        "indicator": reason.indicator,
-        "category": reason.category,
-        "confidence": reason.confidence,
-        "action": reason.action.name,
-        "cause": reason.cause.name.lower(),
-        "text": reason.text,
-    }
 
 
 def _visible(char: str) -> str:

@@ -24,7 +24,7 @@ def judge(policy: Policy, keys: list[Name], ruling: Ruling, met: Sequence[Subjec
     rebind = policy.rebind
     for trigger, value, address in met:
         if address and rebind is not None and lies_inside(value) and not rebind.spares(keys):
-            return _worse(worst, _rebound(Trigger(trigger), value))
+            return _worse(worst, rebound(Trigger(trigger), value))
         named = [address_key(value)] if address else suffixes(value)
         said = policy.rule(named, view)
         if said is NO_RULING or said.action in (Action.NONE, Action.PASSTHRU):
@@ -34,7 +34,8 @@ def judge(policy: Policy, keys: list[Name], ruling: Ruling, met: Sequence[Subjec
     return worst
 
 
-def _rebound(trigger: Trigger, address: bytes) -> Verdict:
+def rebound(trigger: Trigger, address: bytes) -> Verdict:
+    """Return the verdict on a name outside that points to `address`, which lies inside."""
     text = str(ip_address(address))
     reason = Reason(Cause.REBIND, Action.NODATA, "rebind protection", text, "rebinding", 100)
     return Verdict(Action.NODATA, Cause.REBIND, (reason,), trigger, text)

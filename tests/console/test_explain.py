@@ -124,3 +124,21 @@ def test_hostile_names_are_harmless_on_a_page(place: Place) -> None:
 
 def test_the_manual_has_the_keys() -> None:
     assert documented("plughole explain") >= KEYS
+
+
+@pytest.mark.parametrize(
+    ("name", "qtype", "would"),
+    [("printer.local", "A", "nxdomain"), ("localhost", "A", "noerror"), ("localhost", "MX", "nodata"),
+     ("wpad", "A", "nodata"), ("5.0.0.10.in-addr.arpa", "PTR", "nxdomain")],
+)  # fmt: skip
+def test_local_names_are_answered_here(place: Place, name: str, qtype: str, would: str) -> None:
+    place.give_intel()
+    found = explained(place, name, "--type", qtype)
+    assert (found["would"], found["cause"], found["action"]) == (would, "local", "NONE")
+    assert [reason["source"] for reason in found["reasons"]] == ["local"]
+
+
+def test_an_address_that_lies_inside_is_not_let_through(place: Place) -> None:
+    place.give_intel()
+    found = explained(place, "192.168.1.1")
+    assert (found["action"], found["cause"], found["would"]) == ("NODATA", "rebind", "nodata")
