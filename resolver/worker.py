@@ -232,7 +232,7 @@ class Worker:
 def _tidy() -> None:
     """Free what only the collector can free, and keep it off all that is still there: 0.1 s for a full cache.
 
-    What is made for a query holds no cycles: the collector looks at the young only, a quarter of a millisecond at a time.
+    What is made for a query holds no cycles: the collector looks at the young only, for a quarter of a millisecond.
     """
     gc.unfreeze()
     gc.collect()

@@ -27,7 +27,7 @@ def test_the_table_shows_what_moved() -> None:
     outcome = Outcome("flood", 1_000, 2.0, look(1_000, 5, 7), look(501_000, 5, 1_007, 3), answers=True, remark="r")
     head, [row] = _table([outcome])
     assert dict(zip(head, row, strict=True)) == {
-        "ordeal": "flood", "sent": "1,000", "seconds": "2.0", "growth, kB": "500", "files left open": "0",
+        "ordeal": "flood", "sent": "1,000", "seconds": "2.0", "growth, kB": "w0 +500, hub +0", "files left open": "0",
         "answers": "yes", "remark": "r", "counters": "malformed 1,000, kernel_dropped 3",
     }  # fmt: skip
 
