@@ -1,13 +1,15 @@
 """`plughole doctor`: what on this host and in this configuration keeps a node from its work, each with its cure.
 
 Rules:
-1. A check never raises and never holds up the others: one that breaks, or takes longer than LIMIT, is a warning.
-2. Exit code 0: nothing failed. 1: something did. 2: the configuration is wrong (as everywhere).
+1. A check never raises and never holds up the others: one that breaks or takes longer than LIMIT is a warning, and
+   keeps the findings it had.
+2. No finding shows the user information of a URL.
+3. Exit code 0: nothing failed. 1: something did. 2: the configuration is wrong (as everywhere).
 """
 
 from __future__ import annotations
 
-import queue
+import re
 import threading
 import time
 from typing import TYPE_CHECKING, Final
@@ -19,12 +21,13 @@ from console.checkups import Finding, Host
 from console.params import as_json, configured, examples
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from console.checkups import Check
     from core.config import Config
 
 LIMIT: Final = 8.0  # seconds for all checks together, which run at the same time
+_LOGIN: Final = re.compile(r"(\b(?!tls://)[a-z][a-z0-9+.-]*://)\S*@", re.IGNORECASE)
 _COLOURS: Final = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
@@ -47,34 +50,39 @@ def doctor(config: Config, *, as_json: bool) -> int:
 
 
 def examine(host: Host, checks: Iterable[Check], limit: float = LIMIT) -> list[Finding]:
-    """Return what the checks find, in their order, after at most `limit` seconds."""
-    results: queue.SimpleQueue[tuple[int, list[Finding]]] = queue.SimpleQueue()
-    waiting = dict(enumerate(checks))
-    names = {at: _name(check) for at, check in waiting.items()}
-    for at, check in waiting.items():
-        # daemons: a check that hangs in the kernel must not hold up the end of the command
-        threading.Thread(target=lambda at=at, check=check: results.put((at, _run(check, host))), daemon=True).start()
-    done: dict[int, list[Finding]] = {}
+    """Return what the checks find, in their order, after at most `limit` seconds; a late one tells what it has."""
+    running = [_start(check, host) for check in checks]
     deadline = time.monotonic() + limit
-    while len(done) < len(waiting):
-        try:
-            at, found = results.get(timeout=max(deadline - time.monotonic(), 0.0))
-        except queue.Empty:
-            break
-        done[at] = found
-    late = f"could not look: no result within {limit:g} s"
-    return [found for at, name in names.items() for found in done.get(at, [Finding(name, "warn", late)])]
+    findings: list[Finding] = []
+    for name, thread, found in running:
+        thread.join(max(deadline - time.monotonic(), 0.0))
+        late = thread.is_alive()
+        findings += map(_redacted, found.copy())
+        if late:
+            findings.append(Finding(name, "warn", f"could not look: not done within {limit:g} s"))
+    return findings
 
 
-def _run(check: Check, host: Host) -> list[Finding]:
-    return list(_guarded(check, host))
+def _start(check: Check, host: Host) -> tuple[str, threading.Thread, list[Finding]]:
+    """Start a check; its findings come into the list as it makes them."""
+    found: list[Finding] = []
+    # a daemon: a check that hangs in the kernel must not hold up the end of the command
+    thread = threading.Thread(target=_run, args=(check, host, found), daemon=True)
+    thread.start()
+    return _name(check), thread, found
 
 
-def _guarded(check: Check, host: Host) -> Iterator[Finding]:
+def _run(check: Check, host: Host, found: list[Finding]) -> None:
     try:
-        yield from check(host)
+        for one in check(host):
+            found.append(one)  # noqa: PERF402  one by one: a late check keeps what it has
     except Exception as error:  # noqa: BLE001  rule 1
-        yield Finding(_name(check), "warn", f"could not look: {type(error).__name__}: {error}")
+        found.append(Finding(_name(check), "warn", f"could not look: {type(error).__name__}: {error}"))
+
+
+def _redacted(found: Finding) -> Finding:
+    """Take user names and passwords out of URLs; in tls://ADDRESS@PORT there are none."""
+    return found._replace(seen=_LOGIN.sub(r"\1***@", found.seen), cure=_LOGIN.sub(r"\1***@", found.cure))
 
 
 def _name(check: Check) -> str:

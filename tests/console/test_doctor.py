@@ -1,81 +1,125 @@
-"""`plughole doctor`: what it sees on a real port and in made-up trees, and that no check can break or hold it up."""
+"""`plughole doctor` as a whole: its exit codes and JSON; no check breaks it, holds it up or betrays a password."""
 
 from __future__ import annotations
 
-import os
-import socket
+import json
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from node import CLI, REPOSITORY, Node
+from node import config as node_config
+from place import Place, documented
 
-from console.checkups import ALL, Finding, Host, open_resolver, ports, resolv_conf
+from console import checkups
+from console.checkups import Check, Finding, Host
 from console.doctor import examine
-from core.config import Config, Server, Upstream
+from core.config import Config
+
+if TYPE_CHECKING:
+    from internet import Internet
+
+PAGE = REPOSITORY / "docs" / "troubleshooting.md"
 
 
-def config(folder: Path, *, listen: str = "127.0.0.1:5353", allow: str = "10.0.0.0/8", servers: str = "") -> Config:
-    return Config(
-        server=Server(listen=(listen,), allow_from=(allow,), data_dir=str(folder)),
-        upstream=Upstream(servers=tuple(servers.split())),
-    )
+def found(state: Any) -> Check:
+    def check(_host: Host) -> Iterator[Finding]:
+        yield Finding("made up", state, "a thing", "a cure")
+
+    return check
 
 
-@pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_STREAM])
-def test_who_holds_a_port_is_named(tmp_path: Path, kind: socket.SocketKind) -> None:
-    with socket.socket(socket.AF_INET, kind) as sock:
-        sock.bind(("127.0.0.1", 0))
-        if kind == socket.SOCK_STREAM:
-            sock.listen()
-        host = Host(config(tmp_path, listen=f"127.0.0.1:{sock.getsockname()[1]}"))
-        taken = list(ports(host))
-    assert [found.state for found in taken] == ["fail"]
-    assert f"(pid {os.getpid()})" in taken[0].seen
-    assert [found.state for found in ports(host)] == ["ok"]
+@pytest.mark.parametrize(("state", "code"), [("ok", 0), ("warn", 0), ("fail", 1)])
+def test_the_exit_code_says_whether_something_failed(
+    place: Place, monkeypatch: pytest.MonkeyPatch, state: str, code: int
+) -> None:
+    monkeypatch.setattr(checkups, "ALL", (found(state),))
+    shown = place.run("doctor")
+    assert shown.exit_code == code
+    assert f"{state:4}  made up: a thing; do: a cure" in shown.stdout
+    result = place.run("doctor", "--json")
+    document = json.loads(result.stdout)
+    assert (result.exit_code, document["failed"]) == (code, bool(code))
+    assert document["findings"][1] == {"check": "made up", "state": state, "seen": "a thing", "cure": "a cure"}
+    assert {*document, *document["findings"][0]} <= documented("plughole doctor")
 
 
-@pytest.mark.parametrize(
-    ("listen", "allow", "state"),
-    [
-        ("0.0.0.0:53", "0.0.0.0/0", "fail"),
-        ("[::]:53", "::/0", "fail"),
-        ("0.0.0.0:53", "198.51.100.0/24", "fail"),
-        ("0.0.0.0:53", "10.1.0.0/16", "ok"),
-        ("127.0.0.1:53", "0.0.0.0/0", "ok"),
-    ],
-)
-def test_open_resolver(tmp_path: Path, listen: str, allow: str, state: str) -> None:
-    assert [found.state for found in open_resolver(Host(config(tmp_path, listen=listen, allow=allow)))] == [state]
+def test_a_wrong_configuration_is_exit_code_2(place: Place) -> None:
+    place.file.write_text("[server]\nlisten = 5\n")
+    result = place.run("doctor")
+    assert result.exit_code == 2
+    assert "server.listen" in result.stderr
 
 
-@pytest.mark.parametrize(("address", "state"), [("127.0.0.53", "warn"), ("192.0.2.1", "ok")])
-def test_resolv_conf(tmp_path: Path, address: str, state: str) -> None:
-    (tmp_path / "etc").mkdir()
-    (tmp_path / "etc/resolv.conf").write_text(f"# a comment\nnameserver {address}\n")
-    assert [found.state for found in resolv_conf(Host(config(tmp_path), tmp_path))] == [state]
-
-
-def test_forwarding_to_itself_fails(tmp_path: Path) -> None:
-    found = next(resolv_conf(Host(config(tmp_path, servers="127.0.0.1@5353"), tmp_path)))
-    assert (found.check, found.state) == ("loop", "fail")
-
-
-def test_a_check_that_breaks_or_hangs_is_a_warning(tmp_path: Path) -> None:
-    end = threading.Event()
+def test_a_check_that_breaks_or_hangs_is_a_warning_and_keeps_what_it_found() -> None:
+    end, first = threading.Event(), Finding("hanging", "fail", "seen in time")
 
     def broken(_host: Host) -> Iterator[Finding]:
-        raise RuntimeError("odd")
+        yield Finding("broken", "ok", "before")
+        raise RuntimeError("cannot reach redis://user:pass@word@192.0.2.1/0")
 
     def hanging(_host: Host) -> Iterator[Finding]:
+        yield first
         end.wait()
-        yield Finding("hanging", "ok", "late")
+        yield Finding("hanging", "ok", "too late")
 
-    found = examine(Host(config(tmp_path)), [broken, hanging], 0.2)
-    end.set()
-    assert [(one.check, one.state) for one in found] == [("broken", "warn"), ("hanging", "warn")]
-    assert "could not look: RuntimeError: odd" in found[0].seen
+    try:
+        seen = examine(Host(Config()), [broken, hanging], 0.2)
+    finally:
+        end.set()
+    assert [(one.check, one.state) for one in seen] == [
+        ("broken", "ok"), ("broken", "warn"), ("hanging", "fail"), ("hanging", "warn"),
+    ]  # fmt: skip
+    assert seen[1].seen == "could not look: RuntimeError: cannot reach redis://***@192.0.2.1/0"
+    assert seen[2] == first
 
 
-def test_an_empty_host_breaks_nothing(tmp_path: Path) -> None:
-    assert examine(Host(config(tmp_path), tmp_path), ALL)
+def test_the_address_of_a_tls_server_is_no_password() -> None:
+    def check(_host: Host) -> Iterator[Finding]:
+        yield Finding("x", "ok", "tls://192.0.2.1@853#dns.example")
+
+    assert examine(Host(Config()), [check])[0].seen == "tls://192.0.2.1@853#dns.example"
+
+
+def test_every_finding_has_a_section() -> None:
+    headings = set(PAGE.read_text().split("\n## ")[1:])
+    titles = {text.partition("\n")[0] for text in headings}
+    assert {check.__name__.replace("resolv_conf", "resolv.conf").replace("open_resolver", "open resolver")
+            for check in checkups.ALL} <= titles  # fmt: skip
+
+
+def doctor(internet: Internet, path: Path) -> tuple[int, list[dict[str, str]]]:
+    with internet.inside():
+        done = subprocess.run(
+            [*CLI, "doctor", "--json", "-c", str(path)], cwd=REPOSITORY, capture_output=True, text=True, timeout=30
+        )
+    assert done.stdout, done.stderr
+    return done.returncode, json.loads(done.stdout)["findings"]
+
+
+def test_a_whole_node_passes(internet: Internet, tmp_path: Path) -> None:
+    with Node(internet, tmp_path, node_config(internet, tmp_path)) as node:
+        code, findings = doctor(internet, node.config)
+    failed = [one for one in findings if one["state"] == "fail"]
+    assert (failed, code) == ([], 0)
+    seen = [one["seen"] for one in findings]
+    assert "127.0.0.1:53 is held by plughole" in seen
+    assert {"127.0.0.1:53 over UDP answers", "[::1]:53 over TCP answers"} <= set(seen)
+    assert any(text.endswith("answers with signatures") for text in seen)
+
+
+def test_a_broken_configuration_fails_with_the_cure(internet: Internet, tmp_path: Path) -> None:
+    path = tmp_path / "plughole.toml"
+    path.write_text(
+        f'[server]\nlisten = ["0.0.0.0:5399"]\nallow_from = ["0.0.0.0/0"]\ndata_dir = "{tmp_path}/var"\n'
+        '[limits]\nqueries_per_second = 0\n[upstream]\nmode = "forward"\nservers = ["127.0.0.1@5399"]\n'
+    )
+    code, findings = doctor(internet, path)
+    cures = {one["check"]: one["cure"] for one in findings if one["state"] == "fail"}
+    assert code == 1
+    assert cures["loop"] == "change `[upstream] servers`"
+    assert "queries_per_second" in cures["open resolver"]
+    assert "firewall" in cures["upstream"]
