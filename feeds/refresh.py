@@ -108,7 +108,7 @@ class Refresher:
     def _accept(self, source: Source, found: Fetched, state: State | None, now: float) -> Refreshed:
         same_origin = state is not None and state.origin == _origin(source)
         if state is not None and (found.data is None or (same_origin and digest(found.data) == state.sha256)):
-            return self._unchanged(source, found, state)
+            return self._unchanged(source, found, state, now)
         data = found.data or b""
         with self._parsing:
             parsed = parse(data, source.format)
@@ -117,19 +117,19 @@ class Refresher:
             added, removed = self._delta(source, parsed, state)
         fresh = State(
             digest(data), _origin(source), len(data), now, found.etag, found.last_modified,
-            parsed.syntax, parsed.lines, parsed.count, parsed.bad, parsed.unsupported,
+            parsed.syntax, parsed.lines, parsed.count, parsed.bad, parsed.unsupported, now,
         )  # fmt: skip
         if self._save:
             snapshot.save(self._folder / source.name, fresh, data)
         report = _report(source, fresh, "new", parsed)
         return Refreshed(source, msgspec.structs.replace(report, added=added, removed=removed), fresh, parsed)
 
-    def _unchanged(self, source: Source, found: Fetched, state: State) -> Refreshed:
-        validators = (found.etag, found.last_modified)
-        if found.data is not None and validators != (state.etag, state.last_modified):
-            state = msgspec.structs.replace(state, etag=validators[0], last_modified=validators[1])
-            if self._save:
-                snapshot.save(self._folder / source.name, state, None)
+    def _unchanged(self, source: Source, found: Fetched, state: State, now: float) -> Refreshed:
+        state = msgspec.structs.replace(state, checked=now)
+        if found.data is not None:
+            state = msgspec.structs.replace(state, etag=found.etag, last_modified=found.last_modified)
+        if self._save:
+            snapshot.save(self._folder / source.name, state, None)
         return Refreshed(source, _report(source, state, "unchanged"), state)
 
     def _kept(self, source: Source, state: State | None, status: Status, message: str) -> Refreshed:

@@ -36,6 +36,7 @@ class State(msgspec.Struct, frozen=True):
     names: int = 0
     bad: int = 0
     unsupported: int = 0
+    checked: float = 0.0  # Unix seconds, when its source last answered, if only that nothing changed
 
     @property
     def file(self) -> str:

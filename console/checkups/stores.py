@@ -62,7 +62,7 @@ def feeds(host: Host) -> Iterator[Finding]:
             seen = f"{source.name} was never fetched: its names are not blocked"
             yield Finding("feeds", "warn", seen, f"plughole feeds update --feed {source.name}")
             continue
-        age = host.system.now() - state.fetched
+        age = host.system.now() - max(state.fetched, state.checked)
         if age > STALE and not source.url.startswith("file:"):
             seen = f"{source.name}: the last good copy is {age / DAY:.1f} days old"
             cure = f"plughole feeds update --feed {source.name}; is plughole-feeds.timer active?"
