@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote, urlsplit
 
 import click
+import msgspec
 
 from console import show
 from console.params import configured, examples, load_config
@@ -56,20 +57,29 @@ def check(config: Config) -> None:
 
 
 def _with_files(config: Config) -> Config:
-    """Return the configuration once the files it names for local names and cookies were read; raises BadConfig."""
-    from resolver.cookies import load as load_secrets
-    from resolver.hosts import read_hosts
+    """Return the configuration with the hosts file it names; raises BadConfig when that or another file is none.
+
+    Workers are forked with it, so that one that starts later does not depend on what the file holds by then.
+    """
+    from resolver.cookies import load
+    from resolver.hosts import parse_hosts, read_hosts
 
     mistakes: list[str] = []
-    for name, read in ((config.local.hosts, read_hosts), (config.server.cookie_secret_file, load_secrets)):
-        try:
-            if name:
-                read(Path(config.base) / name)
-        except BadConfig as error:
-            mistakes += error.mistakes
+    base, hosts = Path(config.base), None
+    try:
+        if config.local.hosts:
+            hosts = read_hosts(base / config.local.hosts)
+            parse_hosts(hosts, str(base / config.local.hosts))
+    except BadConfig as error:
+        mistakes += error.mistakes
+    try:
+        if config.server.cookie_secret_file:
+            load(base / config.server.cookie_secret_file)
+    except BadConfig as error:
+        mistakes += error.mistakes
     if mistakes:
         raise BadConfig(mistakes)
-    return config
+    return msgspec.structs.replace(config, hosts=hosts)
 
 
 def notes(config: Config) -> Iterator[str]:

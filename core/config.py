@@ -181,6 +181,7 @@ class Config(_Section, frozen=True):
     egress: Egress = Egress()
     journal: Journal = Journal()
     base: str = "."  # the folder relative paths start from; set by `load`, not a key of the file
+    hosts: bytes | None = None  # what `local.hosts` held when a node read its configuration; no key of the file either
 
     @property
     def data_dir(self) -> Path:

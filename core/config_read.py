@@ -19,7 +19,7 @@ MAX_WORD: Final = 2**64
 SHAPE: Final = cast("inspect.StructType", inspect.type_info(config.Config))
 TABLE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")  # what TOML takes without quotes
 
-_NOT_A_KEY: Final = "base"
+_NOT_KEYS: Final = frozenset({"base", "hosts"})
 _EXAMPLES: Final = {"name": '"corp.example"', "servers": '["192.0.2.53"]', "url": '"https://lists.example/malware.txt"'}
 
 
@@ -49,7 +49,7 @@ def lies_in(path: str, start: str) -> bool:
 
 def keys_of(kind: inspect.StructType) -> list[inspect.Field]:
     """Return the fields of a table that may be written in a file."""
-    return [field for field in kind.fields if not (kind.cls is config.Config and field.name == _NOT_A_KEY)]
+    return [field for field in kind.fields if not (kind.cls is config.Config and field.name in _NOT_KEYS)]
 
 
 def read_struct(kind: inspect.StructType, value: Any, path: str, mistakes: Mistakes, **extra: str) -> Any:

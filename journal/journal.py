@@ -144,7 +144,8 @@ class Journal:
         """Write a segment when one is due, and answer a reader's request when nothing is pending any more."""
         request = self._root / REQUEST
         asked = request.exists()
-        if self._pending and now >= self._retry_at and self._due(now, asked=asked):
+        waits = 0.0 < self._retry_at - now <= RETRY  # not when the clock was set back since
+        if self._pending and not waits and self._due(now, asked=asked):
             self._write_segments(now)
         if asked and not self._pending:
             _discard(request)

@@ -38,9 +38,14 @@ def assemble(
     upstream: Upstream,
     outbox: Outbox,
     clock: Callable[[], float],
+    wall: Callable[[], float],
     cookies: Cookies | None = None,
 ) -> Pipeline:
-    """Return the pipeline of one of `workers` workers. Raises BadConfig for a hosts file that cannot be read."""
+    """Return the pipeline of one of `workers` workers.
+
+    `clock` gives seconds that never go back, for all that is kept; `wall` Unix seconds, for events and for cookies.
+    Raises BadConfig for a hosts file that cannot be read.
+    """
     server, local = config.server, config.local
     zones = [zone.name for zone in config.upstream.zone]
     rebind = Rebind([*local.rebind_allow, *zones]) if local.rebind_protection else None
@@ -54,11 +59,11 @@ def assemble(
         renderer=renderer,
         sinkhole=sinkhole,
         replies=Replies(policy, sinkhole, config.cache, Dns64(prefix) if prefix else None),
-        manners=Manners(renderer, Chaos(server.identity, server.version), cookies, idle=server.tcp_idle),
-        local=LocalZones(local, base=Path(config.base), zones=[from_text(name) for name in zones]),
+        manners=Manners(renderer, Chaos(server.identity, server.version), cookies, idle=server.tcp_idle, wall=wall),
+        local=LocalZones(local, base=Path(config.base), zones=[from_text(name) for name in zones], hosts=config.hosts),
         limits=Limits(config.limits),
         damper=Damper(config.limits.misses_per_domain),
-        teller=Teller(outbox, clock),
+        teller=Teller(outbox, wall),
         clock=clock,
         minimal=minimal.ANSWER if server.any == "minimal" else None,
     )

@@ -112,7 +112,7 @@ class Follower:
             while not self._stop.is_set():
                 heard = news.get_message(timeout=POLL)
                 now, ticks = time.time(), time.monotonic()  # the clock of the wall may be set back by a day
-                if heard is not None or ticks >= look_at:
+                if heard is not None or ticks >= look_at or (self.doubted and not self._trouble):
                     self._catch_up(client, loop)
                     if self._away_since:
                         _log.info("redis is back", seconds=round(now - self._away_since, 1))
@@ -159,7 +159,7 @@ class Follower:
         return State(index=path.name, generation=generation, settled=True)
 
     def _damaged(self) -> bool:
-        """True when the index in force cannot be read; then its file is gone, for Redis has it once more."""
+        """True when the state on disk is not ours, or its index cannot be read and is gone: Redis has it once more."""
         doubted, self.doubted = self.doubted, False
         path = intel_dir(self._config.data_dir) / self._state.index
         try:
@@ -169,7 +169,7 @@ class Follower:
             _log.error("index damaged, fetching it again", reason=str(error))
             path.unlink(missing_ok=True)
             return True
-        return False
+        return doubted and read_state(self._config.data_dir) != self._state
 
     def _settle_without_redis(self, loop: asyncio.AbstractEventLoop) -> None:
         """A node without feeds has all the intelligence it will ever have, Redis or not."""

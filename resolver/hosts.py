@@ -28,8 +28,8 @@ class Host(NamedTuple):
     names: tuple[Name, ...]
 
 
-def read_hosts(path: Path) -> list[Host]:
-    """Return the entries of the file; raises BadConfig with `FILE:LINE: what is wrong` for each bad line."""
+def read_hosts(path: Path) -> bytes:
+    """Return the octets of the file; raises BadConfig when it cannot be read or is too long."""
     try:
         with path.open("rb") as file:
             octets = file.read(MAX_OCTETS + 1)
@@ -37,7 +37,7 @@ def read_hosts(path: Path) -> list[Host]:
         raise BadConfig([f"local.hosts: {path}: cannot be read ({error.strerror}); correct the path"]) from error
     if len(octets) > MAX_OCTETS:
         raise BadConfig([f"local.hosts: {path}: more than {MAX_OCTETS} octets; list names to block as a feed"])
-    return parse_hosts(octets, str(path))
+    return octets
 
 
 def parse_hosts(octets: bytes, source: str) -> list[Host]:

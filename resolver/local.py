@@ -18,7 +18,7 @@ from core.config import MAX_TTL
 from core.config_local import record_data
 from core.names import ROOT, Name, from_text, is_under, suffixes
 from resolver import special_use
-from resolver.hosts import read_hosts
+from resolver.hosts import Host, parse_hosts, read_hosts
 from resolver.sinkhole import Replacement
 from resolver.special_use import SINGLE_LABEL_TYPES, Kind
 
@@ -59,14 +59,17 @@ class _Rule(NamedTuple):
 class LocalZones:
     """Answers what lies here; `tops` holds the last labels under which something does."""
 
-    def __init__(self, settings: config.Local, *, base: Path, zones: Iterable[Name]) -> None:
-        """Read the hosts file relative to `base`; raises BadConfig with FILE:LINE when it is not one."""
+    def __init__(
+        self, settings: config.Local, *, base: Path, zones: Iterable[Name], hosts: bytes | None = None
+    ) -> None:
+        """Take the hosts file as `hosts`, else read it; raises BadConfig with FILE:LINE for what is wrong in it."""
         zones = frozenset(zones)
         self._sets: dict[Name, dict[int, _Set]] = {}
         self._made: dict[tuple[Name, int], Replacement] = {}
         self._add_records(settings)
         if settings.hosts:
-            self._add_hosts(base / settings.hosts)
+            path = base / settings.hosts
+            self._add_hosts(parse_hosts(read_hosts(path) if hosts is None else hosts, str(path)))
         self._add_special(settings, zones)
         wanted = {
             name: kind for name, kind in special_use.rules(settings).items() if zones.isdisjoint(suffixes(name))
@@ -151,9 +154,9 @@ class LocalZones:
             if pointer not in self._sets:
                 self._add(pointer, rr.PTR, name, ttl)
 
-    def _add_hosts(self, path: Path) -> None:
+    def _add_hosts(self, hosts: list[Host]) -> None:
         taken = {(name, kind) for name, sets in self._sets.items() for kind in sets}
-        for host in read_hosts(path):
+        for host in hosts:
             kind = rr.A if host.address.version == 4 else rr.AAAA
             for name in host.names:
                 if (name, kind) not in taken and (name, rr.CNAME) not in taken:

@@ -10,6 +10,8 @@ from core.event import Transport
 from core.wire import ASKS_COOKIE, ASKS_KEEPALIVE, ASKS_NSID, COOKIE, KEEPALIVE, NSID, Query
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from resolver.chaos import Chaos
     from resolver.cookies import Cookies
     from resolver.render import Renderer
@@ -20,22 +22,27 @@ _KEEPALIVE: Final = Struct("!HHH")
 
 
 class Manners:
-    """The manners of one worker. `idle`: seconds a TCP connection may be silent; without `cookies` none are given."""
+    """The manners of one worker. `idle`: seconds a TCP connection may be silent; `wall`: Unix seconds, by which
+    cookies age. Without `cookies` none are given.
+    """
 
-    def __init__(self, renderer: Renderer, chaos: Chaos, cookies: Cookies | None, *, idle: float) -> None:
+    def __init__(
+        self, renderer: Renderer, chaos: Chaos, cookies: Cookies | None, *, idle: float, wall: Callable[[], float]
+    ) -> None:
         self.cookies = cookies
         self.good = 0  # cookies that were ours
         self.bad = 0  # cookies that claimed to be ours
         self._renderer = renderer
         self._chaos = chaos
+        self._wall = wall
         self._keepalive = _KEEPALIVE.pack(KEEPALIVE, 2, min(int(idle * 10), 0xFFFF))  # in 100 ms, RFC 7828 section 3.1
 
-    def answer_options(self, query: Query, address: bytes, transport: Transport, now: float) -> bool:
+    def answer_options(self, query: Query, address: bytes, transport: Transport) -> bool:
         """Set the reply's options; true when the query carried a good cookie of ours, so `address` is no imitation."""
         known = False
         options = b""
         if query.asks & ASKS_COOKIE and self.cookies is not None:
-            reply, known = self.cookies.reply(query.cookie, address, now)
+            reply, known = self.cookies.reply(query.cookie, address, self._wall())
             options = _OPTION.pack(COOKIE, len(reply)) + reply
             self.good += known
             self.bad += not known and len(query.cookie) > 8

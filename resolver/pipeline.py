@@ -79,7 +79,7 @@ class Pipeline:
         clock: Callable[[], float],
         minimal: Replacement | None = None,
     ) -> None:
-        """`minimal` answers every question for ANY; without it they go upstream."""
+        """`clock` never goes back; `minimal` answers questions for ANY, without it they go upstream."""
         self.policy = policy
         self.manners = manners
         self.limits = limits
@@ -114,7 +114,7 @@ class Pipeline:
         except Malformed as error:
             self.malformed += 1
             return format_error(data) if error.answerable else NO_REPLY
-        known = query.asks and self.manners.answer_options(query, client.address, peer.transport, self._clock())
+        known = query.asks and self.manners.answer_options(query, client.address, peer.transport)
         replies = client.replies
         if replies is not None and not known and peer.transport is _UDP and not self.limits.may_reply(replies):
             return self.manners.unproven(query) if self.limits.slipped & 1 else NO_REPLY
@@ -377,7 +377,7 @@ class Pipeline:
             peer.deliver(waiter.identity, self._render(query, answer, peer).body)
         took = int((now - waiter.started) * 1e6)
         self._latency.add(took)
-        self._teller.arrived(query, waiter.client, peer, answer, now, took)
+        self._teller.arrived(query, waiter.client, peer, answer, took)
 
     def counters(self) -> dict[str, int]:
         """Return what was counted, and how long clients waited for upstream."""

@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 class Teller:
     """Writes the events of one worker into its outbox."""
 
-    def __init__(self, outbox: Outbox, clock: Callable[[], float]) -> None:
+    def __init__(self, outbox: Outbox, wall: Callable[[], float]) -> None:
+        """`wall`: Unix seconds, for the events."""
         self._outbox = outbox
-        self._clock = clock
+        self._wall = wall
 
     def has_room(self) -> bool:
         """True when one more event may be told in this second; else it is counted as over the cap."""
@@ -38,7 +39,7 @@ class Teller:
         """Tell of a question that was blocked by its name."""
         self._outbox.add(
             Event(
-                self._clock(), client.address, query.qname, query.qtype, made.rcode, found.action, found.cause,
+                self._wall(), client.address, query.qname, query.qtype, made.rcode, found.action, found.cause,
                 peer.transport, False, 1, 0, HEADER + len(query.question) + len(made.body), made.ttl, "", False,
                 made.addresses, found.reasons, found.trigger, found.member, client.view.name,
             )
@@ -47,23 +48,21 @@ class Teller:
     def answered(self, query: Query, client: Client, peer: Peer, answer: Answer, *, cached: bool) -> None:
         """Tell of a question that was answered at once."""
         if self.has_room():
-            self._outcome(query, client, peer, answer, self._clock(), 0, cached=cached)
+            self._outcome(query, client, peer, answer, 0, cached=cached)
 
-    def arrived(self, query: Query, client: Client, peer: Peer, answer: Answer, now: float, took: int) -> None:
+    def arrived(self, query: Query, client: Client, peer: Peer, answer: Answer, took: int) -> None:
         """Tell of a question that was answered from upstream after `took` microseconds."""
         if self.has_room():
-            self._outcome(query, client, peer, answer, now, took, cached=False)
+            self._outcome(query, client, peer, answer, took, cached=False)
 
-    def _outcome(
-        self, query: Query, client: Client, peer: Peer, answer: Answer, now: float, took: int, *, cached: bool
-    ) -> None:
+    def _outcome(self, query: Query, client: Client, peer: Peer, answer: Answer, took: int, *, cached: bool) -> None:
         found = answer.verdict
         cause = found.cause
         if cause is Cause.NONE and not answer.plain.body and answer.ede >= 0:
             cause = Cause.UPSTREAM
         self._outbox.add(
             Event(
-                now, client.address, query.qname, query.qtype, answer.rcode, found.action, cause, peer.transport,
+                self._wall(), client.address, query.qname, query.qtype, answer.rcode, found.action, cause, peer.transport,
                 cached, 1, took, HEADER + len(query.question) + len(answer.plain.body), answer.ttl, answer.upstream,
                 answer.secure, answer.addresses, found.reasons, found.trigger, found.member, client.view.name,
             )

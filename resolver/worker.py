@@ -57,7 +57,8 @@ class Worker:
             workers=workers,
             upstream=self.upstream,
             outbox=self.outbox,
-            clock=time.time,
+            clock=time.monotonic,
+            wall=time.time,
             cookies=Cookies(_secrets(config) or [secrets.token_bytes(SECRET)]) if config.server.cookies else None,
         )
         self.policy = self.pipeline.policy
@@ -81,7 +82,7 @@ class Worker:
                 pair.tcp,
                 pipeline=self.pipeline,
                 clients=self.clients,
-                clock=time.time,
+                clock=time.monotonic,
                 most=max(config.server.tcp_connections // workers, 1),
                 idle=config.server.tcp_idle,
             )
@@ -94,8 +95,8 @@ class Worker:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._stopping.set)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor decides
-        self._follow()
         self.upstream.start()
+        self._follow()
         loop.add_reader(self._hub.fileno(), self._on_news)
         for udp in self._udp:
             udp.start(loop)

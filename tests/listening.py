@@ -73,7 +73,8 @@ class Served:
             workers=1,
             upstream=self.upstream,
             outbox=Outbox(self.near, worker=0, per_second=1_000),
-            clock=time.time,
+            clock=time.monotonic,
+            wall=time.time,
         )
         policy = self.pipeline.policy
         policy.use_index(None)
@@ -84,7 +85,9 @@ class Served:
             for pair in bound
         ]
         self.tcp = [
-            TcpListener(pair.tcp, pipeline=self.pipeline, clients=self.clients, clock=time.time, most=most, idle=idle)
+            TcpListener(
+                pair.tcp, pipeline=self.pipeline, clients=self.clients, clock=time.monotonic, most=most, idle=idle
+            )
             for pair in bound
         ]
         self.bound = bound

@@ -106,6 +106,7 @@ class Scene:
     def __init__(self, folder: Path, config: Config | None = None, cookies: Cookies | None = None) -> None:
         config = config or Config()
         self.now = 1_000_000.0
+        self.ahead = 0.0  # seconds by which the clock of the wall is ahead of the one that never goes back
         self.upstream = Scripted()
         self.far, self.near = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.near.setblocking(False)
@@ -113,7 +114,13 @@ class Scene:
         self.outbox = Outbox(self.near, worker=0, per_second=1_000)
         engine = in_front(self.upstream, config)
         self.pipeline = assemble(
-            config, workers=1, upstream=engine, outbox=self.outbox, clock=lambda: self.now, cookies=cookies
+            config,
+            workers=1,
+            upstream=engine,
+            outbox=self.outbox,
+            clock=lambda: self.now,
+            wall=lambda: self.now + self.ahead,
+            cookies=cookies,
         )
         self.policy = self.pipeline.policy
         sets = tuple(LISTED.values())
