@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Final
+
+import msgspec
+
+UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for octets that are not what they should be, text that is no UTF-8 and deep nesting included."""
+
 
 class PlugholeError(Exception):
     """Base of every error raised on purpose; its text is one clear line for a person."""

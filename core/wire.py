@@ -2,7 +2,8 @@
 
 Rules:
 1. Every read is checked against the message's end; the only error raised is `Malformed`.
-2. A compression pointer must point backwards (RFC 1035 section 4.1.4), so that no message can loop.
+2. A compression pointer must point backwards (RFC 1035 section 4.1.4), so that no message can loop, and not into the
+   header.
 3. Nothing here allocates more than a small multiple of the message it was given.
 """
 
@@ -223,8 +224,8 @@ def read_name(data: bytes, at: int) -> Name:
             if at + 2 > end:
                 break
             target = (size & 0x3F) << 8 | data[at + 1]
-            if target >= bound:
-                raise Malformed("compression pointer does not point backwards")
+            if not HEADER <= target < bound:  # the header a client gets is another one
+                raise Malformed("compression pointer does not point backwards into the message")
             at = bound = target
             continue
         if size > 63:

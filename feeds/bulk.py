@@ -123,13 +123,17 @@ def _odd(buffer: NDArray[np.uint8], kinds: NDArray[np.uint8], breaks: Positions)
 
 
 def _half_rules(chunk: bytes) -> Flags:
-    """Flag lines that have only one of adblock's two anchors: `||name` is a prefix, `name^` a suffix of text."""
+    """Flag lines that are no whole names: with one of adblock's two anchors only, or a hyphen at an end.
+
+    `||name` is a prefix, `name^` a suffix of text, `-name` and `name-` are a part of a name.
+    """
     buffer = np.frombuffer(b"\n" + chunk + b"\n", dtype=np.uint8)
     breaks = np.flatnonzero(buffer == ord("\n"))[:-1]
     starts, ends = breaks[:-1], breaks[1:]
     head: Flags = (buffer[starts + 1] == ord("|")) & (buffer[starts + 2] == ord("|"))
     tail: Flags = buffer[ends - 1] == ord("^")
-    return head ^ tail
+    hyphen: Flags = (buffer[starts + 1] == ord("-")) | (buffer[ends - 1] == ord("-"))
+    return (head ^ tail) | hyphen
 
 
 def _table() -> NDArray[np.uint8]:

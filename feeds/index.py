@@ -1,7 +1,8 @@
 """The compiled intelligence: one file, mapped by every process, from a folded wire name to a source set.
 
-Layout, little-endian: magic, length of the metadata (u64), length of the map (u64), 8 zero octets; the metadata as
-JSON, padded with blanks to 8 octets; the bytes of a `fastconstmap.VerifiedConstMap`, which checks itself when opened.
+Layout, little-endian: magic, length of the metadata (u64), length of the map (u64), digest of the metadata (8 octets);
+the metadata as JSON, padded with blanks to 8 octets; the bytes of a `fastconstmap.VerifiedConstMap`, which checks
+itself when opened.
 
 Rules:
 1. The file is written beside its place and renamed, so what is opened is whole and never changes under a reader.
@@ -13,12 +14,13 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgspec
 from fastconstmap import VerifiedConstMap
 
-from core.errors import BadFeed, Unavailable
+from core.errors import UNREADABLE, BadFeed, Unavailable
 from core.verdict import Action
 
 if TYPE_CHECKING:
@@ -27,9 +29,9 @@ if TYPE_CHECKING:
 
     from core.names import Name
 
-MAGIC: Final = b"PLUGIDX1"
+MAGIC: Final = b"PLUGIDX2"
 SUFFIX: Final = ".index"
-_HEADER: Final = struct.Struct("<8sQQ8x")
+_HEADER: Final = struct.Struct("<8sQQ8s")
 _ALIGN: Final = 8  # octets; the map's words are read where they lie
 
 
@@ -84,7 +86,7 @@ class Index:
         view = memoryview(pages)
         try:
             return cls._checked(pages, view)
-        except (ValueError, struct.error, msgspec.MsgspecError) as error:
+        except (ValueError, struct.error, *UNREADABLE) as error:
             view.release()
             pages.close()
             raise BadFeed(f"{path}: {error}; run `plughole feeds update --force`") from None
@@ -115,7 +117,7 @@ def build(generation: int, names: Mapping[Name, int], sets: Sequence[SourceSet],
     header = msgspec.json.encode(Header(generation, len(names), created, tuple(sets)))
     header += b" " * (-(_HEADER.size + len(header)) % _ALIGN)
     body = VerifiedConstMap(cast(Any, names)).to_bytes() if names else b""
-    return _HEADER.pack(MAGIC, len(header), len(body)) + header + body
+    return _HEADER.pack(MAGIC, len(header), len(body), _digest(header)) + header + body
 
 
 def write(folder: Path, generation: int, data: bytes) -> Path:
@@ -148,16 +150,23 @@ def stored(folder: Path) -> list[int]:
 
 def _read_header(view: memoryview) -> tuple[Header, int, int]:
     """Return the metadata and where the map lies; raises ValueError or what msgspec and struct raise."""
-    magic, header_size, map_size = _HEADER.unpack_from(view)
+    magic, header_size, map_size, digest = _HEADER.unpack_from(view)
     if magic != MAGIC:
         raise ValueError("not an index of this version")
     map_at = _HEADER.size + header_size
     if map_at % _ALIGN or map_at + map_size != len(view):
         raise ValueError("cut short or damaged")
-    header = msgspec.json.decode(view[_HEADER.size : map_at], type=Header)
+    text = bytes(view[_HEADER.size : map_at])
+    if _digest(text) != digest:
+        raise ValueError("damaged")
+    header = msgspec.json.decode(text, type=Header)
     if bool(header.count) != bool(map_size) or (header.count and not header.sets):
         raise ValueError("damaged")
     return header, map_at, map_size
+
+
+def _digest(text: bytes) -> bytes:
+    return blake2b(text, digest_size=8).digest()
 
 
 def _find_nothing(keys: Sequence[Name]) -> list[int | None]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from core.errors import BadName, Unavailable
+from core.errors import UNREADABLE, BadName, Unavailable
 from core.names import Name, to_text
 from core.verdict import Action
 
@@ -157,7 +157,7 @@ class Overlay:
             values = self._client.hvals("overlay")
         try:
             return [_decode(value) for value in values]
-        except msgspec.MsgspecError:
+        except UNREADABLE:
             raise Unavailable("the key `overlay` in Redis was written by something else; delete it") from None
 
     def _delete(self, what: str, gone: list[Override], *, by: str, now: float) -> int | None:

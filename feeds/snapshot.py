@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from core.errors import Unavailable
+from core.errors import UNREADABLE, Unavailable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,7 +48,7 @@ def load_state(folder: Path) -> State | None:
     """Return what is known about the last good copy, or None when there is none that can be read."""
     try:
         state = msgspec.json.decode((folder / STATE).read_bytes(), type=State)
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, *UNREADABLE):
         return None
     return state if (folder / state.file).is_file() else None
 

@@ -25,7 +25,7 @@ import msgspec
 import numpy as np
 from redis.exceptions import RedisError
 
-from core.errors import BadFeed, Unavailable
+from core.errors import UNREADABLE, BadFeed, Unavailable
 from feeds import index
 from feeds.index import SourceSet
 from feeds.resp import bulk, send
@@ -101,7 +101,7 @@ class Store:
             text = self._client.get(f"intel:{generation}:meta")
         try:
             return msgspec.json.decode(text or b"", type=Meta)
-        except msgspec.MsgspecError:
+        except UNREADABLE:
             raise BadFeed(f"generation {generation} is not in Redis; `plughole feeds list` shows what is") from None
 
     def index(self, generation: int) -> bytes:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
 
+from core.errors import UNREADABLE
 from core.verdict import Reason
 from journal import view
 from journal.filters import Filter
@@ -184,7 +185,7 @@ def _decoded(text: str) -> list[Row]:
         return []
     try:
         return as_rows(_reasons(text))
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         return []  # written by a later version with other reasons; the row itself still counts
 
 

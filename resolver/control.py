@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from core.errors import UNREADABLE
 from core.event import Batch
 from feeds.overlay import Override
 
@@ -46,7 +47,6 @@ class Report(msgspec.Struct, frozen=True, array_like=True, tag="report"):
     counters: dict[str, int]
 
 
-decode_notice = msgspec.msgpack.Decoder(Changed).decode
 decode_said = msgspec.msgpack.Decoder(Batch | Report).decode
 encode = msgspec.msgpack.Encoder().encode
 
@@ -60,7 +60,7 @@ def read_state(data_dir: Path) -> State:
     """Return the node's state; the empty one when there is none or it cannot be read."""
     try:
         return msgspec.msgpack.decode((intel_dir(data_dir) / STATE).read_bytes(), type=State)
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, *UNREADABLE):
         return State()
 
 

@@ -21,7 +21,7 @@ import msgspec
 import structlog
 import uvloop
 
-from core.errors import PlugholeError
+from core.errors import UNREADABLE, PlugholeError
 from core.event import Batch
 from journal.journal import Journal
 from resolver.control import MAX_MESSAGE, SOCKET, Changed, Report, decode_said, encode
@@ -112,7 +112,7 @@ class Hub:
                 break
             try:
                 said = decode_said(data)
-            except msgspec.MsgspecError:
+            except UNREADABLE:
                 self._garbled += 1
                 continue
             if isinstance(said, Batch):

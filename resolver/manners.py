@@ -22,8 +22,9 @@ _KEEPALIVE: Final = Struct("!HHH")
 
 
 class Manners:
-    """The manners of one worker. `idle`: seconds a TCP connection may be silent; `wall`: Unix seconds, by which
-    cookies age. Without `cookies` none are given.
+    """The manners of one worker, who gives out no cookies without `cookies`.
+
+    `idle`: seconds a TCP connection may be silent; `wall`: Unix seconds, by which cookies age.
     """
 
     def __init__(

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 from core import rr
 from core.errors import Malformed
 from core.verdict import Trigger
-from core.wire import Message, Record, read_name
+from core.wire import Message, Record, read_name, skip_name
 
 _IPV4HINT: Final = 4  # SvcParamKey, RFC 9460 section 14.3.2
 _IPV6HINT: Final = 6
@@ -52,7 +52,7 @@ def _service(data: bytes, record: Record) -> list[Subject]:
     at, end = record.rdata + 2, record.end
     target = read_name(data, at)
     found = [Subject(Trigger.HINT, target)] if len(target) > 1 else []
-    at += len(target)
+    at = skip_name(data, at)  # some compress the target, though they must not
     while at + 4 <= end:
         key = data[at] << 8 | data[at + 1]
         size = data[at + 2] << 8 | data[at + 3]

@@ -188,7 +188,8 @@ class TcpConnection(asyncio.Protocol):
                 break
             message = bytes(buffer[start + 2 : end])
             start = end
-            self._ask(message)
+            if not self._ask(message):
+                start = len(buffer)  # the connection is closed, what follows goes with it
         del buffer[: max(start, 0)]
         self._working = False
         self._set_reading(self.outstanding < MAX_OUTSTANDING and not self._clogged)
@@ -208,22 +209,24 @@ class TcpConnection(asyncio.Protocol):
         self._client = self._listener.clients.meet(header.source) if header.source else self._holder
         return header.size
 
-    def _ask(self, message: bytes) -> None:
+    def _ask(self, message: bytes) -> bool:
+        """Have a question answered; false when the connection is closed for it."""
         client = self._client
         if client is None or len(message) < HEADER:
             self.close()
-            return
+            return False
         clients = self._listener.clients
         if clients.table.get(client.address) is not client:
             client = self._client = clients.meet(client.address)
         client.bucket.left -= 1
         if client.bucket.left < 0 and not clients.limits.more(client.bucket):
             self.close()
-            return
+            return False
         self.outstanding += 1
         body = self._listener.pipeline.handle(message, client, self)
         if body is not None:
             self.deliver(message[:2], body)
+        return True
 
     def _set_reading(self, wanted: bool) -> None:  # noqa: FBT001  mirrors pause_reading and resume_reading
         if self._stream is None or wanted is self._reading or self._stream.is_closing():

@@ -62,8 +62,9 @@ class Teller:
             cause = Cause.UPSTREAM
         self._outbox.add(
             Event(
-                self._wall(), client.address, query.qname, query.qtype, answer.rcode, found.action, cause, peer.transport,
-                cached, 1, took, HEADER + len(query.question) + len(answer.plain.body), answer.ttl, answer.upstream,
-                answer.secure, answer.addresses, found.reasons, found.trigger, found.member, client.view.name,
+                self._wall(), client.address, query.qname, query.qtype, answer.rcode, found.action, cause,
+                peer.transport, cached, 1, took, HEADER + len(query.question) + len(answer.plain.body), answer.ttl,
+                answer.upstream, answer.secure, answer.addresses, found.reasons, found.trigger, found.member,
+                client.view.name,
             )
         )  # fmt: skip

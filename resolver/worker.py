@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import secrets
@@ -18,7 +19,7 @@ from core.errors import PlugholeError
 from feeds.index import Index
 from resolver.assemble import assemble
 from resolver.clients import Clients
-from resolver.control import MAX_MESSAGE, Report, State, decode_notice, encode, intel_dir, read_state, written_at
+from resolver.control import MAX_MESSAGE, Report, State, encode, intel_dir, read_state, written_at
 from resolver.cookies import SECRET, Cookies, keep, load
 from resolver.outbox import Outbox
 from resolver.scheduling import hurry
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 FLUSH: Final = 0.05  # seconds between looks at what is to be told
 PAUSE: Final = 0.003  # seconds until the next look when there is more to tell
+UNREADY: Final = 3.0  # seconds a worker waits for intelligence before it answers that there is none
 TIDY: Final = 3_600  # seconds between collections of everything
 COOKIE_LOOK: Final = 60.0  # seconds between looks at the secrets of cookies
 COOKIE_FILE: Final = "cookie.secrets"  # in the data folder
@@ -89,26 +91,33 @@ class Worker:
             for pair in bound
         ]
         self._stopping = asyncio.Event()
+        self._ready = asyncio.Event()  # set once there is intelligence to judge by, or the end is near
 
     async def run(self) -> None:
         """Serve until told to stop, then drain."""
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGTERM, self._stopping.set)
+        loop.add_signal_handler(signal.SIGTERM, self._stop)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor decides
         self.upstream.start()
         self._follow()
         loop.add_reader(self._hub.fileno(), self._on_news)
-        for udp in self._udp:
-            udp.start(loop)
-        for tcp in self._tcp:
-            await tcp.start()
         _tidy()
         loop.call_later(FLUSH, self._flush)
         self._second()
         renewing = asyncio.create_task(self._renew_cookies())
+        with contextlib.suppress(TimeoutError):  # queries wait in the sockets, or go to the predecessor, who is ready
+            await asyncio.wait_for(self._ready.wait(), UNREADY)
+        for udp in self._udp:
+            udp.start(loop)
+        for tcp in self._tcp:
+            await tcp.start()
         await self._stopping.wait()
         renewing.cancel()
         await self._drain()
+
+    def _stop(self) -> None:
+        self._stopping.set()
+        self._ready.set()
 
     async def _drain(self) -> None:
         """Read no more, answer what is on its way, tell the hub the rest: a successor may be on the sockets already."""
@@ -201,7 +210,6 @@ class Worker:
         except OSError:
             return
         if data:
-            decode_notice(data)
             self._follow()
             self._line.alive(ready=self.policy.ready)
 
@@ -212,6 +220,8 @@ class Worker:
         """
         self._state_at = written_at(self._data_dir)
         state = read_state(self._data_dir)
+        if self._state.settled and not state.settled:
+            return  # the file is damaged or gone: what it said holds until the hub has written it again
         if state.settled and (state.index != self._state.index or not self.policy.ready):
             path = intel_dir(self._data_dir) / state.index
             try:
@@ -222,6 +232,7 @@ class Worker:
             old = self.policy.use_index(index)
             if old is not None:
                 old.close()
+            self._ready.set()
         if state.overrides != self._state.overrides:
             self.policy.use_overrides(state.overrides, time.time())
             self.clients.forget()
