@@ -3,7 +3,7 @@
 Rules:
 1. An `Answer` is judged for one view and remembers what was judged; when the policy's epoch moves on it is judged anew
    before it is served again, so that no entry outlives the policy that let it in.
-2. A `Rendered` is good while its stamp equals the worker's. The worker's stamp changes every second and with every
+2. A `Rendered` is good while its stamp is less than LIFE behind the worker's, which moves LIFE a second and with every
    change of policy: one comparison on the hot path covers ageing TTLs, expiry and policy.
 3. Eviction is S3-FIFO (Yang et al., SOSP 2023): an entry asked for only once leaves through the small queue, so a scan
    of random names cannot push out what people use.
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from resolver.subjects import Subject
 
 SMALL_SHARE: Final = 10  # the small queue holds one part in this many of the octets
+LIFE: Final = (
+    8  # stamps a rendered reply is good for: a second. Entries come up at different ones, so none is a rush hour
+)
 OVERHEAD: Final = 600  # octets CPython spends on an entry beside its bytes: object, tuples, dict slot, queue slot
 NEVER: Final = float("inf")
 MAX_GHOSTS: Final = 50_000  # keys of entries that just left, remembered by their hash

@@ -91,6 +91,10 @@ class Limits:
         self.slipped += 1
         return False
 
+    def counters(self) -> dict[str, int]:
+        """Return how many queries and replies were over a limit."""
+        return {"limited": self.limited, "slipped": self.slipped}
+
     def _is_exempt(self, address: IPv4Address | IPv6Address) -> bool:
         return covered(address, self._exempt)
 

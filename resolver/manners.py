@@ -77,6 +77,10 @@ class Manners:
             return self._renderer.failure(query, rr.Rcode.BADCOOKIE)
         return self._renderer.truncated(query)
 
+    def counters(self) -> dict[str, int]:
+        """Return how many cookies were good and bad."""
+        return {"cookies_good": self.good, "cookies_bad": self.bad}
+
     def _about(self, query: Query) -> bytes:
         made = self._chaos.find(query.qname, query.qtype)
         if made is None:

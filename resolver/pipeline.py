@@ -22,7 +22,7 @@ from core.event import Transport
 from core.names import Name, suffixes
 from core.verdict import UNTOUCHED, Action, Cause, Verdict
 from core.wire import HEADER, Query, read_query
-from resolver.answers import NEVER, Answer, Rendered
+from resolver.answers import LIFE, NEVER, Answer, Rendered
 from resolver.clients import Client
 from resolver.judge import judge
 from resolver.latency import Latency
@@ -61,7 +61,7 @@ _BLOCKED: Final = rr.Ede.BLOCKED
 
 
 class Pipeline:
-    """The miss path of one worker. `stamp` moves on every second and with every change of policy."""
+    """The miss path of one worker. `stamp` moves LIFE a second, and at once with a change of policy."""
 
     def __init__(
         self,
@@ -84,6 +84,7 @@ class Pipeline:
         self.manners = manners
         self.limits = limits
         self.stamp = 0
+        self._changes = 0  # stamps by which changes of policy moved it on
         self.malformed = self.refused = self.blocked = self.coalesced = self.asked = self.rejected = 0
         self.stale = self.prefetched = 0
         self._latency = Latency()
@@ -104,8 +105,6 @@ class Pipeline:
     def outstanding(self) -> int:
         """How many different questions are on their way upstream."""
         return len(self._pending)
-
-    # ---- a query comes in
 
     def handle(self, data: bytes, client: Client, peer: Peer) -> bytes | bytearray | None:
         """Answer a query: the reply without its ID, empty for none, or None when the peer gets it later."""
@@ -210,8 +209,6 @@ class Pipeline:
         limit = self._renderer.limit(query) if peer.transport is _UDP else 65_535
         return self._renderer.answer(query, answer, self._clock(), stamp=self.stamp, limit=limit)
 
-    # ---- blocked by its name
-
     def _block(self, query: Query, client: Client, peer: Peer, keys: list[Name], ruling: Ruling) -> bytes:
         action = ruling.action
         self.blocked += 1
@@ -229,17 +226,20 @@ class Pipeline:
         text = block_text(found if found is not UNTOUCHED else verdict(ruling, keys))
         return self._renderer.made(query, made, _BLOCKED, text)
 
-    # ---- asked upstream
-
     def second(self, second: int) -> None:
-        """A new second begins: allowances grow, TTLs age. `second` only goes up."""
+        """A new second begins: allowances grow. `second` only goes up."""
         self.limits.second = second
         self._damper.second()
-        self.stamp += 1
+
+    def invalidate(self) -> None:
+        """Have every rendered reply looked at anew: the policy changed."""
+        self._changes += LIFE
+        self.tick()
 
     def tick(self) -> None:
-        """Serve expired answers to clients whose questions are away for too long. Call it every 50 ms or so."""
+        """Let TTLs age, and serve expired answers to who waits for too long. Call it every 50 ms or so."""
         now = self._clock()
+        self.stamp = int(now * LIFE) + self._changes
         while self._impatient and self._impatient[0][0] <= now:
             _, key, flight = self._impatient.popleft()
             if self._pending.get(key) is flight:
@@ -389,12 +389,10 @@ class Pipeline:
             "upstream": self.asked,
             "failed": self._replies.failed,
             "rejected": self.rejected,
-            "damped": self._damper.damped,
-            "limited": self.limits.limited,
-            "slipped": self.limits.slipped,
             "stale": self.stale,
             "prefetched": self.prefetched,
-            "cookies_good": self.manners.good,
-            "cookies_bad": self.manners.bad,
+            "damped": self._damper.damped,
+            **self.limits.counters(),
+            **self.manners.counters(),
             **self._latency.counters(),
         }

@@ -13,7 +13,7 @@ _IPV4HINT: Final = 4  # SvcParamKey, RFC 9460 section 14.3.2
 _IPV6HINT: Final = 6
 _ADDRESSES: Final = frozenset((rr.A, rr.AAAA))
 _SERVICES: Final = frozenset((rr.HTTPS, rr.SVCB))
-MAX_SUBJECTS: Final = 256  # of one reply; more are not judged but count as addresses of an absurd reply
+MAX_SUBJECTS: Final = 1_024  # of one reply; no honest one comes near, and what is not judged must not be served
 
 
 class Subject(NamedTuple):
@@ -44,7 +44,9 @@ def subjects(data: bytes, message: Message) -> tuple[list[Subject], list[bytes]]
             found[Subject(Trigger.NSDNAME, read_name(data, record.rdata))] = None
         elif rtype in _SERVICES:
             found.update(dict.fromkeys(_service(data, record)))
-    return list(found)[:MAX_SUBJECTS], addresses
+    if len(found) > MAX_SUBJECTS:
+        raise Malformed(f"more than {MAX_SUBJECTS} names and addresses")
+    return list(found), addresses
 
 
 def _service(data: bytes, record: Record) -> list[Subject]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from core.errors import Malformed
 from core.event import Transport
+from resolver.answers import LIFE
 from resolver.mmsg import INBOX, NAME, Ring
 from resolver.proxy import parse
 
@@ -116,7 +117,7 @@ class UdpListener:
             if bucket.left < 0 and not limits.more(bucket):
                 continue
             reply = client.rendered(packet)
-            if reply is not None and (reply.stamp == stamp or pipeline.refresh(reply, packet, client.view)):
+            if reply is not None and (stamp - reply.stamp < LIFE or pipeline.refresh(reply, packet, client.view)):
                 client.hits.append(reply)
                 put(name, control, identity, reply.body)
                 continue

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from resolver.sockets import Bound
 
 FLUSH: Final = 0.05  # seconds between looks at what is to be told
-PAUSE: Final = 0.003  # seconds until the next look when there is more to tell
+PAUSE: Final = 0.0025  # seconds until the next look when there is more to tell
 UNREADY: Final = 3.0  # seconds a worker waits for intelligence before it answers that there is none
 TIDY: Final = 3_600  # seconds between collections of everything
 COOKIE_LOOK: Final = 60.0  # seconds between looks at the secrets of cookies
@@ -161,6 +161,7 @@ class Worker:
         now = time.time()
         if self.policy.tick(now):
             self.clients.forget()
+            self.pipeline.invalidate()
         self.pipeline.second(int(time.monotonic()))
         self.outbox.add_hits(self.clients.drain())
         self.outbox.second()
@@ -237,7 +238,7 @@ class Worker:
             self.policy.use_overrides(state.overrides, time.time())
             self.clients.forget()
         self._state = state
-        self.pipeline.stamp += 1
+        self.pipeline.invalidate()
         self._report()
 
 

@@ -18,6 +18,7 @@ from core.names import from_text
 from core.verdict import Action
 from feeds.index import Index, Match, build
 from feeds.overlay import Override
+from resolver.answers import LIFE
 from resolver.assemble import assemble
 from resolver.clients import Clients
 from resolver.cookies import Cookies
@@ -148,7 +149,7 @@ class Scene:
         who = self.clients.meet(client)
         known = None if tcp else who.rendered(packet[2:])
         if known is not None and (
-            known.stamp == self.pipeline.stamp or self.pipeline.refresh(known, packet[2:], who.view)
+            self.pipeline.stamp - known.stamp < LIFE or self.pipeline.refresh(known, packet[2:], who.view)
         ):
             who.hits.append(known)
             peer.deliver(packet[:2], known.body)
@@ -172,11 +173,12 @@ class Scene:
         self.pipeline.tick()
         if self.policy.tick(self.now):
             self.clients.forget()
+            self.pipeline.invalidate()
 
     def override(self, *overrides: Override) -> None:
         self.policy.use_overrides(overrides, self.now)
         self.clients.forget()
-        self.pipeline.stamp += 1
+        self.pipeline.invalidate()
 
     def events(self) -> list[Event]:
         self.outbox.add_hits(self.clients.drain())
