@@ -176,11 +176,12 @@ class Worker:
             _tidy()
         asyncio.get_running_loop().call_later(1.0 - now % 1.0 + 0.001, self._second)
 
-    def _report(self) -> None:
+    def _report(self, *, generation: int | None = None) -> None:
         if self._stopping.is_set():  # the successor speaks for this worker
             return
         state = self._state
-        report = Report(self._number, os.getpid(), state.generation, state.sequence, self.counters())
+        serves = state.generation if generation is None else generation
+        report = Report(self._number, os.getpid(), serves, state.sequence, self.counters())
         try:
             self._hub.send(encode(report))
         except OSError:
@@ -222,7 +223,9 @@ class Worker:
         self._state_at = written_at(self._data_dir)
         state = read_state(self._data_dir)
         if self._state.settled and not state.settled:
-            return  # the file is damaged or gone: what it said holds until the hub has written it again
+            self._state_at = -1  # damaged or gone: what it said holds, and is looked for again in a second
+            self._report(generation=0)  # which has the hub write it
+            return
         if state.settled and (state.index != self._state.index or not self.policy.ready):
             path = intel_dir(self._data_dir) / state.index
             try:
