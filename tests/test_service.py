@@ -196,7 +196,8 @@ def test_no_child_outlives_a_killed_supervisor(internet: Internet, tmp_path: Pat
     text = config(internet, tmp_path)
     with Node(internet, tmp_path, text) as first:
         children = processes(first)
-        assert {"plughole-redis", "plughole-hub", "plughole-w0", "plughole-w1"} <= set(children)  # and errands, at times
+        kept = {"plughole-redis", "plughole-hub", "plughole-w0", "plughole-w1"}
+        assert kept <= set(children)  # there may be an errand under way
         os.kill(pid_of(first), signal.SIGKILL)
         assert first._process is not None
         first._process.wait(5)
