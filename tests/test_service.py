@@ -36,6 +36,8 @@ for text in sys.argv[1:at]:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
     if group == "group":
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    if kind != "udp":  # as systemd does: connections of a test before may linger
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     sock.bind((address, 53))
     if kind == "tcp":
         sock.listen(64)
