@@ -115,7 +115,7 @@ class Damper:
         self._empty: dict[Name, int] = {}  # of this second
 
     def zone(self, keys: list[Name]) -> Name:
-        """Return the registered domain of a name given as itself and its parents; empty for none."""
+        """Return the registered domain of a name given as itself and its parents; empty for the root."""
         if len(keys) < 2:
             return keys[0] if keys else b""
         parent = keys[1]  # random first labels all meet the same memory

@@ -73,7 +73,7 @@ class Manners:
 
     def unproven(self, query: Query) -> bytes:
         """Return the short reply for a network that gets too many: come back with the cookie, or over TCP."""
-        if query.cookie and query.options:
+        if query.cookie and self.cookies is not None:
             return self._renderer.failure(query, rr.Rcode.BADCOOKIE)
         return self._renderer.truncated(query)
 

@@ -25,8 +25,8 @@ IPV6_RECVPKTINFO: Final = 49
 _MSG_DONTWAIT: Final = 0x40
 _AGAIN: Final = frozenset((errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR))
 
-_ffi = cffi.FFI()
-_ffi.cdef("""
+ffi = cffi.FFI()
+ffi.cdef("""
     struct iovec { void *iov_base; size_t iov_len; };
     struct msghdr { void *msg_name; unsigned int msg_namelen; struct iovec *msg_iov; size_t msg_iovlen;
                     void *msg_control; size_t msg_controllen; int msg_flags; };
@@ -34,34 +34,34 @@ _ffi.cdef("""
     int recvmmsg(int fd, struct mmsghdr *msgs, unsigned int n, int flags, void *timeout);
     int sendmmsg(int fd, struct mmsghdr *msgs, unsigned int n, int flags);
 """)
-_libc = _ffi.dlopen(None)
+libc = ffi.dlopen(None)
 
 
 class _Side:
     """One direction: an array of headers over slotted buffers, and flat views of the fields that change."""
 
     def __init__(self, width: int) -> None:
-        self.data = _ffi.new("char[]", SLOTS * width)
-        self.names = _ffi.new("char[]", SLOTS * NAME)
-        self.controls = _ffi.new("char[]", SLOTS * CONTROL)
-        self.iovs = _ffi.new("struct iovec[]", SLOTS)
-        self.headers = _ffi.new("struct mmsghdr[]", SLOTS)
+        self.data = ffi.new("char[]", SLOTS * width)
+        self.names = ffi.new("char[]", SLOTS * NAME)
+        self.controls = ffi.new("char[]", SLOTS * CONTROL)
+        self.iovs = ffi.new("struct iovec[]", SLOTS)
+        self.headers = ffi.new("struct mmsghdr[]", SLOTS)
         for slot in range(SLOTS):
             self.iovs[slot].iov_base = self.data + slot * width
             self.iovs[slot].iov_len = width
             header = self.headers[slot].msg_hdr
             header.msg_name = self.names + slot * NAME
             header.msg_namelen = NAME
-            header.msg_iov = _ffi.addressof(self.iovs, slot)
+            header.msg_iov = ffi.addressof(self.iovs, slot)
             header.msg_iovlen = 1
-        self.bytes = _ffi.buffer(self.data)
-        self.name_bytes = _ffi.buffer(self.names)
-        self.control_bytes = _ffi.buffer(self.controls)
-        self.sizes = memoryview(_ffi.buffer(self.iovs)).cast("B").cast("Q")[1::2]
-        words = memoryview(_ffi.buffer(self.headers)).cast("B").cast("I")
-        step = _ffi.sizeof("struct mmsghdr") // 4
-        self.lengths = words[_ffi.offsetof("struct mmsghdr", "msg_len") // 4 :: step]
-        self.name_sizes = words[_ffi.offsetof("struct msghdr", "msg_namelen") // 4 :: step]
+        self.bytes = ffi.buffer(self.data)
+        self.name_bytes = ffi.buffer(self.names)
+        self.control_bytes = ffi.buffer(self.controls)
+        self.sizes = memoryview(ffi.buffer(self.iovs)).cast("B").cast("Q")[1::2]
+        words = memoryview(ffi.buffer(self.headers)).cast("B").cast("I")
+        step = ffi.sizeof("struct mmsghdr") // 4
+        self.lengths = words[ffi.offsetof("struct mmsghdr", "msg_len") // 4 :: step]
+        self.name_sizes = words[ffi.offsetof("struct msghdr", "msg_namelen") // 4 :: step]
 
 
 class Ring:
@@ -99,7 +99,7 @@ class Ring:
             for slot in range(SLOTS):
                 headers[slot].msg_hdr.msg_control = self._in.controls + slot * CONTROL
                 headers[slot].msg_hdr.msg_controllen = CONTROL
-        got: int = _libc.recvmmsg(self.fd, headers, SLOTS, _MSG_DONTWAIT, _ffi.NULL)
+        got: int = libc.recvmmsg(self.fd, headers, SLOTS, _MSG_DONTWAIT, ffi.NULL)
         if got <= 0:
             return 0
         self.received += got
@@ -142,11 +142,11 @@ class Ring:
         self._queued = 0
         at = 0
         while at < count:
-            sent = _libc.sendmmsg(self.fd, self._out.headers + at, count - at, _MSG_DONTWAIT)
+            sent = libc.sendmmsg(self.fd, self._out.headers + at, count - at, _MSG_DONTWAIT)
             if sent > 0:
                 at += sent
                 self.sent += sent
-            elif _ffi.errno in _AGAIN:
+            elif ffi.errno in _AGAIN:
                 self.unsent += count - at
                 return
             else:

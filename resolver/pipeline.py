@@ -276,7 +276,7 @@ class Pipeline:
         answer.expires = max(answer.expires, now + GRACE)
         if answer.key not in self._pending:
             self.prefetched += 1
-            self._ask(answer.key, Flight(b"", [], view))
+            self._ask(answer.key, Flight(None, [], view))
 
     def _reject(self, waiter: Waiter, why: str) -> bytes | bytearray:
         """Answer SERVFAIL without asking anybody."""
@@ -290,7 +290,7 @@ class Pipeline:
     def _arrived(self, key: bytes, reply: Reply) -> None:
         """Judge a reply once a view, and answer everybody who waits for it."""
         flight = self._pending.pop(key)
-        if flight.zone:
+        if flight.zone is not None:
             self._damper.landed(flight.zone, empty=len(reply.wire) < HEADER or reply.wire[3] & 0xF != 0)
         now = self._clock()
         made: dict[int, Answer] = {}

@@ -45,11 +45,11 @@ class Waiter:
 
 
 class Flight:
-    """One question upstream, counted for the domain `zone`; `renews` is the view it is fetched for in any case."""
+    """One question upstream, counted for the domain `zone` if any; `renews` is the view it is fetched for anyway."""
 
     __slots__ = ("renews", "waiters", "zone")
 
-    def __init__(self, zone: Name, waiters: list[Waiter], renews: View | None = None) -> None:
+    def __init__(self, zone: Name | None, waiters: list[Waiter], renews: View | None = None) -> None:
         self.zone = zone
         self.waiters = waiters
         self.renews = renews

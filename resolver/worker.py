@@ -157,7 +157,7 @@ class Worker:
                 manners.cookies = Cookies(found)
 
     def _second(self) -> None:
-        """Once a second: TTLs age, overrides expire, hits are told, counters reported."""
+        """Once a second: allowances grow, overrides expire, hits are handed over to be told, counters reported."""
         now = time.time()
         if self.policy.tick(now):
             self.clients.forget()

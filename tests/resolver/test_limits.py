@@ -11,7 +11,7 @@ import dns.rcode
 import pytest
 from scene import OFFICE, OTHER, Scene
 
-from core.config import Config
+from core.config import Config, Server
 from core.config import Limits as Settings
 from core.names import from_text, suffixes
 from resolver.cookies import Cookies
@@ -181,4 +181,27 @@ def test_known_names_go_on_under_attack(tmp_path: Path) -> None:
     assert not waiting.got  # other domains do not notice
     scene.upstream.release()
     assert scene.read(other, waiting) is not None
+    scene.close()
+
+
+def test_the_root_lands_like_any_name(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, Config(limits=Settings(misses_per_domain=2)))
+    for number in range(5):
+        reply = scene.ask(".", f"TYPE{1_000 + number}")
+        assert reply is not None
+    assert len(scene.upstream.asked) == 5
+    assert scene.pipeline.counters()["damped"] == 0
+    scene.close()
+
+
+def test_without_cookies_nobody_is_sent_for_one(tmp_path: Path) -> None:
+    config = Config(limits=Settings(responses_per_second=1, exempt=()), server=Server(identity="ns1"))
+    scene = Scene(tmp_path, config)
+    scene.upstream.records["www.example", "A"] = ["www.example. 300 A 198.51.100.1"]
+    asks = [
+        dns.edns.GenericOption(dns.edns.OptionType.COOKIE, b"clientck"),
+        dns.edns.GenericOption(dns.edns.OptionType.NSID, b""),
+    ]
+    replies = [scene.ask("www.example", options=asks) for _ in range(4)]
+    assert {reply.rcode() for reply in replies if reply is not None} == {dns.rcode.NOERROR}
     scene.close()
