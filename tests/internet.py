@@ -23,16 +23,13 @@ import socket
 import subprocess
 import tempfile
 import time
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from signing import signed_zones
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
-
-    import dns.rdtypes.ANY.DNSKEY
-    import dns.zone
-    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
     _Process = subprocess.Popen[bytes] | subprocess.Popen[str]
 
@@ -50,7 +47,6 @@ LISTED: Final = "evil-c2.plain.net"  # a name for tests to put on a list; listed
 
 READY_TIMEOUT: Final = 10.0  # seconds for a server to answer its first question
 STOP_TIMEOUT: Final = 5.0  # seconds for a server to end
-LIFETIME: Final = timedelta(days=7)  # of signatures
 _CLONE_NEWNET: Final = 0x40000000  # linux/sched.h
 _SBIN: Final = ":/usr/sbin:/sbin"
 _ROOT_NS: Final = b"\x12\x34\0\0\0\1\0\0\0\0\0\0\0\0\2\0\1"  # ID 0x1234, `. NS IN`
@@ -137,7 +133,6 @@ ns.tld.net. AAAA {TLD6}
 """,
 }  # fmt: skip
 _PARENTS: Final = {"good.com.": "com.", "bogus.com.": "com.", "com.": ".", "net.": ".", ".": ""}  # signed, lowest first
-_TAMPERED: Final = "192.0.2.99"  # what tampered.bogus.com says after it was signed
 
 
 class _Host(NamedTuple):
@@ -248,7 +243,7 @@ class Internet:
             *(f"addr add {address}/{128 if ':' in address else 32} dev lo" for address in addresses),
             f"route add {SILENT}/32 dev lo",  # not an address of ours, so the kernel drops what comes back in
         ]))  # fmt: skip
-        zones, anchor = _signed_zones(self._texts, self._parents)
+        zones, anchor = signed_zones(self._texts, self._parents)
         self.trust_anchor.write_text(f"{anchor}\n")
         self.root_hints.write_text(
             f". 3600000 NS ns.root-servers.net.\nns.root-servers.net. 3600000 A {ROOT}\n"
@@ -323,56 +318,6 @@ def _nsd_conf(folder: Path, host: _Host) -> str:
         *(f'zone:\nname: "{zone}"\nzonefile: "{zone}zone"' for zone in host.zones),
         "",
     ])  # fmt: skip
-
-
-def _signed_zones(plain: Mapping[str, str], parents: Mapping[str, str]) -> tuple[dict[str, str], str]:
-    """Return every zone's text, those of `parents` signed, and the root's DS record."""
-    import dns.dnssec
-    import dns.rdataset
-
-    texts = dict(plain)
-    anchors: dict[str, dict[str, dns.rdataset.Rdataset]] = {}
-    for name, parent in parents.items():
-        zone, key, dnskey = _sign(name, plain[name], anchors.get(name, {}))
-        if name == "bogus.com.":
-            _spoil(zone, key, dnskey)
-        texts[name] = zone.to_text(relativize=False)
-        ds = dns.dnssec.make_ds(name, dnskey, "SHA256")
-        anchors.setdefault(parent, {})[name] = dns.rdataset.from_rdata(300, ds)
-    return texts, f". IN DS {anchors[''].pop('.')[0].to_text()}"
-
-
-def _sign(
-    name: str, text: str, children: dict[str, dns.rdataset.Rdataset]
-) -> tuple[dns.zone.Zone, EllipticCurvePrivateKey, dns.rdtypes.ANY.DNSKEY.DNSKEY]:
-    import dns.dnssec
-    import dns.dnssectypes
-    import dns.zone
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    zone = dns.zone.from_text(text, origin=name, relativize=False)
-    for child, ds in children.items():
-        zone.replace_rdataset(child, ds)
-    key = ec.generate_private_key(ec.SECP256R1())
-    dnskey = dns.dnssec.make_dnskey(key.public_key(), dns.dnssectypes.Algorithm.ECDSAP256SHA256, flags=257)
-    inception = datetime.now(UTC) - timedelta(hours=1)
-    dns.dnssec.sign_zone(zone, keys=[(key, dnskey)], inception=inception, lifetime=int(LIFETIME.total_seconds()))
-    return zone, key, dnskey
-
-
-def _spoil(zone: dns.zone.Zone, key: EllipticCurvePrivateKey, dnskey: dns.rdtypes.ANY.DNSKEY.DNSKEY) -> None:
-    """Change `tampered` after it was signed, and sign `expired` for last week."""
-    import dns.dnssec
-    import dns.name
-    import dns.rdataset
-
-    origin = zone.origin or dns.name.root
-    zone.replace_rdataset(f"tampered.{origin}", dns.rdataset.from_text("IN", "A", 300, _TAMPERED))
-    expired = f"expired.{origin}"
-    rrset = zone.find_rrset(expired, "A")
-    end = datetime.now(UTC) - LIFETIME
-    rrsig = dns.dnssec.sign(rrset, key, origin, dnskey, inception=end - LIFETIME, expiration=end)
-    zone.replace_rdataset(expired, dns.rdataset.from_rdata(300, rrsig))
 
 
 def _which(binary: str) -> str | None:
