@@ -63,6 +63,11 @@ class Limits:
         free = not self._rate or self._is_exempt(ip_address(address))
         return Bucket(UNLIMITED if free else self._burst, self.second)
 
+    def take(self, bucket: Bucket) -> bool:
+        """Take one query from a client's allowance; false when there is none left."""
+        bucket.left -= 1
+        return bucket.left >= 0 or self.more(bucket)
+
     def more(self, bucket: Bucket) -> bool:
         """True when a client whose allowance ran out may ask again by now; else the query is counted as limited."""
         if bucket.more(self.second, self._rate, self._burst):

@@ -218,8 +218,7 @@ class TcpConnection(asyncio.Protocol):
         clients = self._listener.clients
         if clients.table.get(client.address) is not client:
             client = self._client = clients.meet(client.address)
-        client.bucket.left -= 1
-        if client.bucket.left < 0 and not clients.limits.more(client.bucket):
+        if not clients.limits.take(client.bucket):
             self.close()
             return False
         self.outstanding += 1

@@ -113,7 +113,7 @@ class UdpListener:
             if ring.pktinfo:
                 control = ring.control(slot)
             bucket = client.bucket
-            bucket.left -= 1
+            bucket.left -= 1  # `Limits.take`, without the call
             if bucket.left < 0 and not limits.more(bucket):
                 continue
             reply = client.rendered(packet)
@@ -140,9 +140,7 @@ class UdpListener:
             self.unproxied += 1
             return
         client = self._clients.meet(header.source) if header.source else balancer
-        bucket = client.bucket
-        bucket.left -= 1
-        if bucket.left < 0 and not self._clients.limits.more(bucket):
+        if not self._clients.limits.take(client.bucket):
             return
         query = data[header.size :]
         body = self._pipeline.handle(query, client, self)
