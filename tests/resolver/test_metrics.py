@@ -337,6 +337,7 @@ def test_a_whole_node_under_hostile_http_answers_status_and_dns(internet: Intern
     text = node_config(internet, tmp_path).replace("[server]", '[server]\nmetrics = "127.0.0.1:9153"', 1)
     with Node(internet, tmp_path, text) as node:
         assert node.ask("malware.example").answer
+        node.wait(lambda: (now := node.status())["hub"]["events"] and now["state"] == "healthy")
         with internet.inside():
             held = [socket.create_connection(("127.0.0.1", 9153), timeout=8) for _ in range(2 * MAX_CONNECTIONS)]
             for sock in held:
