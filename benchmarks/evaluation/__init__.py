@@ -1,0 +1,1 @@
+"""How good the detectors are, measured on real data: `make eval`."""
