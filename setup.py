@@ -25,6 +25,7 @@ HOT = (
     "resolver/render.py",
     "resolver/replies.py",
     "resolver/rotate.py",
+    "resolver/sinkhole.py",
     "resolver/subjects.py",
     "resolver/telling.py",
     "resolver/udp.py",

@@ -29,6 +29,7 @@ from resolver.children import GRACE, Child, Line, fork, name_process
 from resolver.control import read_state
 from resolver.notify import Notifier
 from resolver.rollout import Rollout, with_fixed
+from resolver.scheduling import allow_hurry
 from resolver.sockets import bind
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ class Supervisor:
         name_process("")
         self._config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o750)
         _raise_file_limit()
+        allow_hurry()
         count = self._config.server.workers or os.cpu_count() or 1
         bound = self._sockets(passed, count)
         if self._config.server.user:

@@ -133,7 +133,7 @@ class LocalZones:
             return Replacement(rr.Rcode.NOERROR, _COUNTS.pack(count, 1, 0), body + soa, min(ttl, HOSTS_TTL))
         last = _positive(kind, found, owner)
         counts = _COUNTS.pack(count + len(found.data), 0, 0)
-        return last._replace(counts=counts, body=body + last.body, ttl=min(ttl, found.ttl))
+        return Replacement(last.rcode, counts, body + last.body, min(ttl, found.ttl), last.addresses)
 
     def _add(self, name: Name, kind: int, data: bytes, ttl: int) -> None:
         sets = self._sets.setdefault(name, {})
@@ -173,8 +173,9 @@ class LocalZones:
 
 
 def _rule(kind: Kind, name: Name) -> _Rule:
-    nodata = Replacement(rr.Rcode.NOERROR, _COUNTS.pack(0, 1, 0), _soa(name, SPECIAL_TTL), SPECIAL_TTL)
-    return _Rule(kind, name, nodata._replace(rcode=rr.Rcode.NXDOMAIN), nodata)
+    counts, soa = _COUNTS.pack(0, 1, 0), _soa(name, SPECIAL_TTL)
+    absent, nodata = (Replacement(rcode, counts, soa, SPECIAL_TTL) for rcode in (rr.Rcode.NXDOMAIN, rr.Rcode.NOERROR))
+    return _Rule(kind, name, absent, nodata)
 
 
 def _apex(name: Name, qtype: int) -> Replacement | None:

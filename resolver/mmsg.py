@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from struct import Struct
 from typing import Final
 
 import cffi
@@ -23,6 +24,7 @@ CONTROL: Final = 64  # octets: one in_pktinfo or in6_pktinfo with its header
 IP_PKTINFO: Final = 8
 IPV6_RECVPKTINFO: Final = 49
 _MSG_DONTWAIT: Final = 0x40
+_SPANS: Final = tuple(Struct(f"={2 * count}Q") for count in range(SLOTS + 1))  # struct iovec, one after the other
 _AGAIN: Final = frozenset((errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR))
 
 ffi = cffi.FFI()
@@ -40,7 +42,7 @@ libc = ffi.dlopen(None)
 class _Side:
     """One direction: an array of headers over slotted buffers, and flat views of the fields that change."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, name_size: int = NAME) -> None:
         self.data = ffi.new("char[]", SLOTS * width)
         self.names = ffi.new("char[]", SLOTS * NAME)
         self.controls = ffi.new("char[]", SLOTS * CONTROL)
@@ -50,18 +52,18 @@ class _Side:
             self.iovs[slot].iov_base = self.data + slot * width
             self.iovs[slot].iov_len = width
             header = self.headers[slot].msg_hdr
-            header.msg_name = self.names + slot * NAME
-            header.msg_namelen = NAME
+            header.msg_name = self.names + slot * name_size
+            header.msg_namelen = name_size
             header.msg_iov = ffi.addressof(self.iovs, slot)
             header.msg_iovlen = 1
         self.bytes = ffi.buffer(self.data)
         self.name_bytes = ffi.buffer(self.names)
         self.control_bytes = ffi.buffer(self.controls)
-        self.sizes = memoryview(ffi.buffer(self.iovs)).cast("B").cast("Q")[1::2]
+        self.spans = ffi.buffer(self.iovs)
+        self.address = int(ffi.cast("uintptr_t", self.data))
         words = memoryview(ffi.buffer(self.headers)).cast("B").cast("I")
         step = ffi.sizeof("struct mmsghdr") // 4
         self.lengths = words[ffi.offsetof("struct mmsghdr", "msg_len") // 4 :: step]
-        self.name_sizes = words[ffi.offsetof("struct msghdr", "msg_namelen") // 4 :: step]
 
 
 class Ring:
@@ -78,16 +80,15 @@ class Ring:
             level, option = (socket.IPPROTO_IPV6, IPV6_RECVPKTINFO) if self.ipv6 else (socket.IPPROTO_IP, IP_PKTINFO)
             sock.setsockopt(level, option, 1)
         self._in = _Side(INBOX)
-        self._out = _Side(OUTBOX)
+        self._out = _Side(OUTBOX, self.name_size)
         self.inbox = self._in.bytes
         self.senders = self._in.name_bytes
         self.lengths = self._in.lengths
         self._outbox = self._out.bytes
-        self._out_sizes = self._out.sizes
         self._out_names = self._out.name_bytes
-        for slot in range(SLOTS):
-            self._out.name_sizes[slot] = self.name_size
-        self._queued = 0
+        self._parts: list[bytes | bytearray] = []  # of the replies that are queued: two each
+        self._sizes: list[int] = []  # of each
+        self._names: list[bytes] = []  # to whom each goes
         self.received = 0
         self.sent = 0
         self.unsent = 0
@@ -115,20 +116,15 @@ class Ring:
 
     def put(self, name: bytes, control: bytes, head: bytes, body: bytes | bytearray) -> None:
         """Queue the reply `head + body` (together at most OUTBOX octets) to the sender `name`."""
-        slot = self._queued
-        if slot == SLOTS:
+        sizes = self._sizes
+        if len(sizes) == SLOTS:
             self.flush()
-            slot = 0
-        at = slot * OUTBOX
-        split = at + len(head)
-        end = split + len(body)
-        self._outbox[at:split] = head
-        self._outbox[split:end] = body
-        self._out_sizes[slot] = end - at
-        self._out_names[slot * NAME : slot * NAME + len(name)] = name
         if control:
-            self._put_control(slot, control)
-        self._queued = slot + 1
+            self._put_control(len(sizes), control)
+        self._parts.append(head)
+        self._parts.append(body)
+        sizes.append(len(head) + len(body))
+        self._names.append(name)
 
     def _put_control(self, slot: int, control: bytes) -> None:
         self._out.control_bytes[slot * CONTROL : slot * CONTROL + len(control)] = control
@@ -138,8 +134,10 @@ class Ring:
 
     def flush(self) -> None:
         """Send what is queued. A datagram the kernel refuses is skipped; a full socket drops the rest."""
-        count = self._queued
-        self._queued = 0
+        count = len(self._sizes)
+        if count == 0:
+            return
+        self._lay_out()
         at = 0
         while at < count:
             sent = libc.sendmmsg(self.fd, self._out.headers + at, count - at, _MSG_DONTWAIT)
@@ -152,3 +150,21 @@ class Ring:
             else:
                 self.unsent += 1
                 at += 1
+
+    def _lay_out(self) -> None:
+        """Put the replies that are queued one behind the other where the kernel takes them from."""
+        sizes = self._sizes
+        octets = b"".join(self._parts)
+        self._outbox[: len(octets)] = octets
+        names = b"".join(self._names)
+        self._out_names[: len(names)] = names
+        at = self._out.address
+        spans: list[int] = []
+        for size in sizes:
+            spans.append(at)
+            spans.append(size)
+            at += size
+        _SPANS[len(sizes)].pack_into(self._out.spans, 0, *spans)
+        self._parts.clear()
+        self._names.clear()
+        sizes.clear()

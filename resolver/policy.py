@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from core.names import suffixes, to_text
 from core.verdict import UNTOUCHED, Action, Cause, Reason, Trigger, Verdict
@@ -33,14 +33,25 @@ _STRENGTH: Final = {
 }  # fmt: skip
 
 
-class Ruling(NamedTuple):
+class Ruling:
     """What was decided and by what: entry `depth` of the suffixes asked about, `override` when an analyst said so."""
 
-    action: Action
-    cause: Cause
-    depth: int
-    matches: tuple[tuple[Match, ...] | None, ...] = ()
-    override: Override | None = None
+    __slots__ = ("action", "cause", "depth", "matches", "override")
+
+    def __init__(
+        self,
+        action: Action,
+        cause: Cause,
+        depth: int,
+        matches: tuple[tuple[Match, ...] | None, ...] = (),
+        override: Override | None = None,
+    ) -> None:
+        """`matches`: for each of the suffixes what is known of it."""
+        self.action = action
+        self.cause = cause
+        self.depth = depth
+        self.matches = matches
+        self.override = override
 
 
 NO_RULING: Final = Ruling(Action.NONE, Cause.NONE, 0)

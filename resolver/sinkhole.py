@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv6Address
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from dnslib import AAAA, QTYPE, RR, SOA, A, DNSHeader, DNSQuestion, DNSRecord
 
@@ -19,14 +19,18 @@ _OWNER: Final = "x"  # the owner of every record, replaced by a pointer to the q
 _RETRY: Final = 3_600  # seconds, SOA timers that no resolver uses
 
 
-class Replacement(NamedTuple):
+class Replacement:
     """What takes the place of an answer: code, counts and the octets behind the question."""
 
-    rcode: int
-    counts: bytes
-    body: bytes
-    ttl: int
-    addresses: tuple[bytes, ...] = ()  # packed, those the body carries
+    __slots__ = ("addresses", "body", "counts", "rcode", "ttl")
+
+    def __init__(self, rcode: int, counts: bytes, body: bytes, ttl: int, addresses: tuple[bytes, ...] = ()) -> None:
+        """`addresses`: packed, those the body carries."""
+        self.rcode = rcode
+        self.counts = counts
+        self.body = body
+        self.ttl = ttl
+        self.addresses = addresses
 
 
 class Sinkhole:

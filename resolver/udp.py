@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from resolver.clients import Client, Clients
     from resolver.pipeline import Pipeline
 
-_IPV4: Final = slice(4, 8)  # the address in a struct sockaddr_in
-_IPV6: Final = slice(8, 24)  # and in a struct sockaddr_in6
+_IPV4: Final = (4, 8)  # where the address lies in a struct sockaddr_in
+_IPV6: Final = (8, 24)  # and in a struct sockaddr_in6
 
 
 class UdpPeer:
@@ -51,7 +51,7 @@ class UdpListener:
 
     def __init__(self, sock: socket.socket, *, wildcard: bool, pipeline: Pipeline, clients: Clients) -> None:
         self.ring = Ring(sock, pktinfo=wildcard)
-        self._address = _IPV6 if self.ring.ipv6 else _IPV4
+        self._begin, self._end = _IPV6 if self.ring.ipv6 else _IPV4
         self._pipeline = pipeline
         self._clients = clients
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -94,20 +94,23 @@ class UdpListener:
     def _on_readable(self) -> None:
         """Answer a batch. Kept in one piece: every line of it is paid for once a query."""
         ring = self.ring
-        inbox, senders, lengths, put = ring.inbox, ring.senders, ring.lengths, ring.put
+        inbox, lengths, put = ring.inbox, ring.lengths, ring.put
         pipeline = self._pipeline
         handle, stamp = pipeline.handle, pipeline.stamp
         known, limits = self._clients.table.get, self._clients.limits
-        name_size, address = ring.name_size, self._address
+        name_size, begin, end = ring.name_size, self._begin, self._end
         control = b""
         at = sender = 0
-        for slot in range(ring.receive()):
+        got = ring.receive()
+        senders: bytes = ring.senders[: got * NAME]
+        for slot in range(got):
             name = senders[sender : sender + name_size]
-            client = known(name[address])
+            client = known(name[begin:end])
             if client is None:
-                client = self._clients.meet(name[address])
-            packet = inbox[at + 2 : at + lengths[slot]]
-            identity = inbox[at : at + 2]
+                client = self._clients.meet(name[begin:end])
+            data: bytes = inbox[at : at + lengths[slot]]
+            identity = data[:2]
+            packet = data[2:]
             at += INBOX
             sender += NAME
             if ring.pktinfo:
@@ -123,9 +126,9 @@ class UdpListener:
                 continue
             self._name, self._control = name, control
             if client.proxy:
-                self._proxied(identity + packet, client)
+                self._proxied(data, client)
                 continue
-            body = handle(identity + packet, client, self)
+            body = handle(data, client, self)
             if body:
                 put(name, control, identity, body)
         ring.flush()

@@ -12,7 +12,7 @@ from core.event import Event, decode_batch
 from core.names import from_text
 from resolver.answers import Answer, Rendered
 from resolver.clients import Client
-from resolver.outbox import CHUNK, MAX_WAITING, STEP, Outbox
+from resolver.outbox import BEHIND, CHUNK, MANY, MAX_WAITING, SMALL, STEP, Outbox
 from resolver.policy import Policy
 
 if TYPE_CHECKING:
@@ -47,13 +47,35 @@ def drained(far: socket.socket) -> tuple[int, int]:
 def test_what_is_added_arrives_in_order(line: tuple[socket.socket, socket.socket]) -> None:
     near, far = line
     box = Outbox(near, worker=3, per_second=10_000)
-    for at in range(CHUNK + 1):
+    for at in range(SMALL + 1):
         box.add(Event(float(at), b"\x7f\x00\x00\x01", b"\x01a\x00", 1, 0))
     assert box.flush()
     assert not box.flush()
     first, second = decode_batch(far.recv(300_000)), decode_batch(far.recv(300_000))
     assert first.worker == 3
-    assert [event.at for event in (*first.events, *second.events)] == list(range(CHUNK + 1))
+    assert [event.at for event in (*first.events, *second.events)] == list(range(SMALL + 1))
+
+
+def test_when_many_wait_they_go_in_larger_pieces(line: tuple[socket.socket, socket.socket]) -> None:
+    near, far = line
+    box = Outbox(near, worker=0, per_second=10_000)
+    for _ in range(MANY):
+        box.add(EVENT)
+    sizes = []
+    while box.flush():
+        sizes.append(len(decode_batch(far.recv(300_000)).events))
+    assert (sizes[0], sizes[-1]) == (CHUNK, SMALL)
+
+
+def test_the_hub_is_behind_when_thousands_wait(line: tuple[socket.socket, socket.socket]) -> None:
+    box = Outbox(line[0], worker=0, per_second=10**6)
+    for _ in range(BEHIND):
+        box.add(EVENT)
+    assert not box.behind
+    box.add(EVENT)
+    assert box.behind
+    box.flush()
+    assert not box.behind
 
 
 def test_a_hub_that_does_not_read_costs_nothing_but_events_which_are_counted(
