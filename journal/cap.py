@@ -9,16 +9,17 @@ if TYPE_CHECKING:
 
     from core.event import Event
 
+LAG: Final = 5.0  # seconds of rows that may come at once: the hub waits for its turn on a busy core
 RESERVED: Final = 0.25  # of the bucket is kept for rows that are not mere cache hits
 
 
 class RowCap:
-    """At most `per_second` rows a second, one second's worth at once; `over` counts what did not pass."""
+    """At most `per_second` rows a second on average, LAG seconds' worth at once; `over` counts what did not pass."""
 
     def __init__(self, per_second: int, *, now: float) -> None:
         self.over = 0
         self._rate = float(per_second)
-        self._tokens = float(per_second)
+        self._most = self._tokens = LAG * per_second
         self._at = now
 
     def admit(self, events: Sequence[Event], now: float) -> Sequence[Event]:
@@ -26,9 +27,9 @@ class RowCap:
 
         Rows with an action go before fresh ones and those before cache hits, which leave RESERVED of the bucket alone.
         """
-        self._tokens = min(self._rate, self._tokens + max(0.0, now - self._at) * self._rate)
+        self._tokens = min(self._most, self._tokens + max(0.0, now - self._at) * self._rate)
         self._at = now
-        reserved = self._rate * RESERVED
+        reserved = self._most * RESERVED
         if self._tokens - len(events) >= reserved:
             self._tokens -= len(events)
             return events

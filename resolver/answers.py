@@ -28,7 +28,7 @@ LIFE: Final = (
 )
 OVERHEAD: Final = 600  # octets CPython spends on an entry beside its bytes: object, tuples, dict slot, queue slot
 NEVER: Final = float("inf")
-MAX_GHOSTS: Final = 50_000  # keys of entries that just left, remembered by their hash
+MAX_GHOSTS: Final = 50_000  # keys of entries that just left, remembered by their hash, in two generations of half
 
 
 class Entry(Protocol):
@@ -53,7 +53,8 @@ class Cache(Generic[E]):
         self._small: deque[bytes] = deque()
         self._main: deque[bytes] = deque()
         self._small_octets = 0
-        self._ghosts: dict[int, None] = {}
+        self._ghosts: set[int] = set()
+        self._old_ghosts: set[int] = set()
 
     def put(self, key: bytes, entry: E) -> None:
         """Hold `entry` under `key`, evicting others where needed. An entry over a tenth of the limit is not held."""
@@ -68,7 +69,7 @@ class Cache(Generic[E]):
         else:
             table[key] = entry
             self.octets += entry.size
-            if self._ghosts.pop(hash(key), 0) is None:
+            if self._was_here(hash(key)):
                 self._main.append(key)
             else:
                 self._small.append(key)
@@ -88,7 +89,16 @@ class Cache(Generic[E]):
         self._small.clear()
         self._main.clear()
         self._ghosts.clear()
+        self._old_ghosts.clear()
         self.octets = self._small_octets = 0
+
+    def _was_here(self, ghost: int) -> bool:
+        """True when an entry left a short while ago, which is then forgotten."""
+        for ghosts in (self._ghosts, self._old_ghosts):
+            if ghost in ghosts:
+                ghosts.remove(ghost)
+                return True
+        return False
 
     def _evict(self) -> None:
         while self.octets > self.limit and (self._small or self._main):
@@ -110,9 +120,9 @@ class Cache(Generic[E]):
             self._main.append(key)
             return
         self._remove(key, entry)
-        self._ghosts[hash(key)] = None
-        if len(self._ghosts) > MAX_GHOSTS:
-            del self._ghosts[next(iter(self._ghosts))]
+        self._ghosts.add(hash(key))
+        if len(self._ghosts) >= MAX_GHOSTS // 2:
+            self._ghosts, self._old_ghosts = set(), self._ghosts
 
     def _evict_main(self) -> None:
         key = self._main.popleft()
