@@ -11,20 +11,16 @@ Rules:
 
 from __future__ import annotations
 
-from functools import cache, lru_cache
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import Final, TypeAlias
 
 from core.errors import BadName
-
-if TYPE_CHECKING:
-    from publicsuffixlist import PublicSuffixList
+from core.suffix_rules import rules
 
 Name: TypeAlias = bytes
 
 ROOT: Final[Name] = b"\x00"
 MAX_NAME: Final = 255  # octets on the wire, RFC 1035 section 2.3.4
 MAX_LABEL: Final = 63  # octets, RFC 1035 section 2.3.4
-REGISTERED_CACHE: Final = 65_536  # names remembered by `registered_domain`; about 15 MB when full
 
 _PLAIN: Final = b"abcdefghijklmnopqrstuvwxyz0123456789-_."
 _SPECIAL: Final = frozenset(b'."();@$\\')  # escaped in master files, RFC 1035 section 5.1
@@ -102,37 +98,34 @@ def to_text(name: Name) -> str:
     return ".".join(_escape(part) for part in parts) or "."
 
 
-@lru_cache(maxsize=REGISTERED_CACHE)
 def registered_domain(name: Name) -> Name:
     """Return the domain one label below the public suffix, or the name itself when it is a suffix or alone.
 
     Follows publicsuffix.org's list, private rules included, so that `a.example.co.uk` gives `example.co.uk` and a
     tenant of a shared host stays apart from its neighbours.
     """
-    parts = labels(name)
-    if len(parts) < 2:
-        return name
-    found = _suffix_list().privatesuffix(".".join(part.decode("ascii", "replace") for part in parts))
-    if found is None:
-        return name
-    keep = found.count(".") + 1
-    at = 0
-    for part in parts[: len(parts) - keep]:
-        at += len(part) + 1
-    return name[at:]
+    return registered(suffixes(name)) or name
 
 
-@lru_cache(maxsize=REGISTERED_CACHE)
+def registered(keys: list[Name]) -> Name:
+    """Return the registered domain of a name given as itself and its parents (see `suffixes`); empty for the root."""
+    plain, wild, exceptions = rules()
+    last = len(keys) - 1
+    for at, key in enumerate(keys):  # the longest rule holds
+        if key in exceptions:
+            return key
+        if key in plain or key in wild or (at < last and keys[at + 1] in wild):
+            return keys[at - 1] if at else key
+    return keys[-2] if last > 0 else b"".join(keys)  # an unlisted top level is a suffix
+
+
 def is_public_suffix(name: Name) -> bool:
     """True for a name under which anybody may register, like `co.uk`, by the same list."""
-    return _suffix_list().privatesuffix(".".join(part.decode("ascii", "replace") for part in labels(name))) is None
-
-
-@cache
-def _suffix_list() -> PublicSuffixList:
-    from publicsuffixlist import PublicSuffixList
-
-    return PublicSuffixList()
+    plain, wild, exceptions = rules()
+    if name in plain or name in wild:
+        return True
+    keys = suffixes(name)
+    return len(keys) < 2 or (keys[1] in wild and name not in exceptions)
 
 
 def _escape(label: bytes) -> str:

@@ -12,13 +12,14 @@ from __future__ import annotations
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Final
 
-from core.names import Name, is_public_suffix, registered_domain
+from core.suffix_rules import rules
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
     from core.config import Limits as Settings
+    from core.names import Name
 
 UNLIMITED: Final = 1 << 60  # queries nobody asks in a lifetime
 NETWORK: Final = {4: 24, 6: 56}  # prefix lengths whose replies are counted together
@@ -115,16 +116,9 @@ class Damper:
     def __init__(self, limit: int) -> None:
         self.damped = 0
         self._limit = limit
-        is_public_suffix(b"\x07example\x00")  # reads the list of suffixes now, not at the first miss
+        rules()  # reads the list of suffixes now, not at the first miss
         self._under_way: dict[Name, int] = {}  # no more entries than questions upstream
         self._empty: dict[Name, int] = {}  # of this second
-
-    def zone(self, keys: list[Name]) -> Name:
-        """Return the registered domain of a name given as itself and its parents; empty for the root."""
-        if len(keys) < 2:
-            return keys[0] if keys else b""
-        parent = keys[1]  # random first labels all meet the same memory
-        return keys[0] if is_public_suffix(parent) else registered_domain(parent)
 
     def admit(self, zone: Name, *, known: bool) -> bool:
         """Count a name on its way; false, and counted as damped, when it is not `known` and its domain has too many."""

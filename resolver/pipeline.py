@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 from core import rr
 from core.errors import Malformed
 from core.event import Transport
-from core.names import Name, suffixes
+from core.names import Name, registered, suffixes
 from core.verdict import UNTOUCHED, Action, Cause, Verdict
 from core.wire import HEADER, Query, read_query
 from resolver.answers import LIFE, NEVER, Answer, Rendered
@@ -255,7 +255,7 @@ class Pipeline:
             flight.waiters.append(waiter)
             return None
         stale = old is not None and self._may_serve(old, waiter.client.view, waiter.started)
-        zone = self._damper.zone(waiter.keys)
+        zone = registered(waiter.keys)
         if not self._damper.admit(zone, known=stale):
             return self._reject(waiter, "too many new names under this domain")
         flight = Flight(zone, [waiter])

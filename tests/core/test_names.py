@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import dns.name
+import publicsuffixlist
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -87,7 +90,24 @@ def test_a_sibling_that_ends_alike_is_not_under() -> None:
         ("localhost", "localhost"),
         ("x.tenant.github.io", "tenant.github.io"),
         ("www.unknown-tld-name.zz9", "unknown-tld-name.zz9"),
+        ("b.a.nom.br", "b.a.nom.br"),
+        ("www.ck", "www.ck"),
+        ("a.www.ck", "www.ck"),
     ],
 )
 def test_registered_domain(text: str, apex: str) -> None:
     assert names.registered_domain(names.from_text(text)) == names.from_text(apex)
+
+
+def test_nobody_registers_below_the_root() -> None:
+    assert names.registered([]) == b""
+
+
+def test_registered_domains_are_those_of_the_library_whose_list_it_is() -> None:
+    library = publicsuffixlist.PublicSuffixList()
+    listed = Path(publicsuffixlist.PSLFILE).read_text("utf-8").splitlines()
+    rules = [line.strip().lstrip("!*.") for line in listed if line.strip() and not line.startswith("//")]
+    for text in (before + rule for rule in rules if rule.isascii() for before in ("", "x.", "a.b.")):
+        name = names.from_text(text)
+        assert names.to_text(names.registered_domain(name)) == (library.privatesuffix(text) or text)
+        assert names.is_public_suffix(name) == (library.privatesuffix(text) is None)

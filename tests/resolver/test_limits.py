@@ -13,7 +13,6 @@ from scene import OFFICE, OTHER, Scene
 
 from core.config import Config, Server
 from core.config import Limits as Settings
-from core.names import from_text, suffixes
 from resolver.cookies import Cookies
 from resolver.limits import EMPTY_SHARE, Damper, Limits
 
@@ -116,16 +115,6 @@ def test_a_cookie_proves_that_a_client_is_no_imitation(tmp_path: Path) -> None:
 
 
 # ---- random sub-domains
-
-
-def test_zone_is_the_registered_domain() -> None:
-    damper = Damper(1)
-    for name, zone in {
-        "a.b.example.com": "example.com", "a.example.com": "example.com", "example.com": "example.com",
-        "a.example.co.uk": "example.co.uk", "example.co.uk": "example.co.uk", "com": "com",
-    }.items():  # fmt: skip
-        assert damper.zone(suffixes(from_text(name))) == from_text(zone)
-    assert damper.zone([]) == b""
 
 
 def test_under_way_and_landed_balance() -> None:
