@@ -10,6 +10,7 @@ from setuptools import setup
 HOT = (
     "core/cut.py",
     "core/names.py",
+    "core/suffix_rules.py",
     "core/wire.py",
     "resolver/answers.py",
     "resolver/clients.py",

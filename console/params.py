@@ -174,8 +174,11 @@ def load_config(path: Path | None) -> Config:
     Raises BadConfig with every mistake.
     """
     from core.config_load import load
+    from detectors.registry import check
 
-    return load(path or next(filter(Path.is_file, PLACES), None), os.environ)
+    config = load(path or next(filter(Path.is_file, PLACES), None), os.environ)
+    check(config.detectors)
+    return config
 
 
 def configured(command: Callable[..., int | None]) -> Callable[..., int | None]:

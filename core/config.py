@@ -9,7 +9,7 @@ Rules:
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Final, Literal, TypeAlias
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
 import msgspec
 from msgspec import Meta
@@ -159,10 +159,6 @@ class Journal(_Section, frozen=True):
     max_megabytes: Megabytes = 4_096
 
 
-class Detector(_Section, frozen=True):
-    mode: Literal["block", "alert", "off"] = "alert"
-
-
 class Egress(_Section, frozen=True):
     mode: Literal["observe", "dry-run", "enforce"] = "observe"
     target: Word = "nftables"
@@ -177,7 +173,7 @@ class Config(_Section, frozen=True):
     redis: Redis = Redis()
     sinkhole: Sinkhole = Sinkhole()
     feeds: Feeds = Feeds()
-    detectors: dict[str, Detector] = {}
+    detectors: dict[str, dict[str, Any]] = {}  # tables the detectors themselves read, see detectors/registry.py
     egress: Egress = Egress()
     journal: Journal = Journal()
     base: str = "."  # the folder relative paths start from; set by `load`, not a key of the file

@@ -104,8 +104,16 @@ def _items(kind: inspect.Type, values: list[Any], path: str, mistakes: Mistakes)
 
 
 def _tables(kind: inspect.Type, values: dict[str, Any], path: str, mistakes: Mistakes) -> dict[str, Any]:
+    if isinstance(kind, inspect.DictType):  # whose reader comes later
+        return {name: value for name, value in values.items() if _is_table(value, _join(path, name), mistakes)}
     read = {name: _value(kind, value, _join(path, name), mistakes, None) for name, value in values.items()}
     return {name: value for name, value in read.items() if value is not None}
+
+
+def _is_table(value: Any, path: str, mistakes: Mistakes) -> bool:
+    if not isinstance(value, dict):
+        mistakes.add(path, f"{shown(value)} is not a table; write {_header(path)}")
+    return isinstance(value, dict)
 
 
 def _leaf(kind: inspect.Type, value: Any, path: str, mistakes: Mistakes, default: Any) -> Any:

@@ -47,6 +47,7 @@ class Event(msgspec.Struct, frozen=True, array_like=True, gc=False):
     trigger: Trigger = Trigger.QNAME
     member: str = ""  # the chain member that was judged, when it is not the question's name
     view: str = ""
+    payload: bytes = b""  # record data of a fresh answer that is no address, for the detectors; the journal has none
 
 
 class Batch(msgspec.Struct, frozen=True, array_like=True, tag="batch", gc=False):

@@ -214,6 +214,11 @@ def skip_name(data: bytes, at: int) -> int:
 
 def read_name(data: bytes, at: int) -> Name:
     """Return the folded name at `at`, decompressed; every pointer must point before the run of labels it ends."""
+    return name_in_case(data, at).lower()
+
+
+def name_in_case(data: bytes, at: int) -> bytes:
+    """Return the same name as it is written: upper and lower case may carry something."""
     parts: list[bytes] = []
     total = 1
     bound = at
@@ -231,7 +236,7 @@ def read_name(data: bytes, at: int) -> Name:
         if size > 63:
             raise Malformed("unknown label type")
         if not size:
-            return b"".join(parts).lower() + b"\x00"
+            return b"".join(parts) + b"\x00"
         after = at + size + 1
         total += size + 1
         if total > MAX_NAME:

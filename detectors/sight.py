@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 
-from core.names import Name, registered_domain, suffixes
+from core.names import Name, registered, suffixes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,10 +20,11 @@ if TYPE_CHECKING:
     from core.finding import Finding
 
 MAX_PAYLOAD: Final = 512  # octets of record data a Sight carries
-_IPV4_REVERSE: Final[Name] = b"\x07in-addr\x04arpa\x00"
-_IPV6_REVERSE: Final[Name] = b"\x03ip6\x04arpa\x00"
-_IPV4_DEPTH: Final = 5  # labels of a reverse zone of 256 addresses
-_IPV6_DEPTH: Final = 14  # labels of the reverse zone of a /48
+_ARPA: Final[Name] = b"\x04arpa\x00"
+_REVERSE: Final = {
+    b"\x07in-addr\x04arpa\x00": 5,  # labels of a reverse zone of 256 addresses
+    b"\x03ip6\x04arpa\x00": 14,  # labels of the reverse zone of a /48
+}
 
 
 class Sight(msgspec.Struct, frozen=True, gc=False):
@@ -67,13 +68,12 @@ class Watch(Protocol):
 
 def domain_of(name: Name) -> Name:
     """Return who a name belongs to: its registered domain, in the reverse tree the zone of a /24 or a /48."""
-    if name.endswith(_IPV4_REVERSE):
-        return _ending(name, _IPV4_DEPTH)
-    if name.endswith(_IPV6_REVERSE):
-        return _ending(name, _IPV6_DEPTH)
-    return registered_domain(name)
+    return domain_of_keys(suffixes(name)) or name
 
 
-def _ending(name: Name, depth: int) -> Name:
-    keys = suffixes(name)
-    return keys[-depth] if len(keys) >= depth else name
+def domain_of_keys(keys: list[Name]) -> Name:
+    """Return the same of a name given as itself and its parents; empty for the root."""
+    if not keys or keys[-1] != _ARPA:
+        return registered(keys)
+    depth = _REVERSE.get(keys[-2], 2) if len(keys) > 1 else 1
+    return keys[-depth] if len(keys) >= depth else keys[0]

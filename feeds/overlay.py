@@ -30,6 +30,7 @@ CHANNEL: Final = "plughole:overlay"
 MAX_OVERRIDES: Final = 100_000  # about 30 MB in Redis; a feed is the place for more
 MAX_AUDIT: Final = 100_000  # changes remembered, about 20 MB
 MAX_TEXT: Final = 512  # characters of a reason, and of the name of who gave it
+CONVICTS: Final = "detector:"  # how `by` begins when a detector put it
 POLL_SECONDS: Final = 0.02
 SILENT_SECONDS: Final = 86_400.0  # a node unheard of for a day is forgotten
 
@@ -45,6 +46,11 @@ class Override(msgspec.Struct, frozen=True, array_like=True):
     reason: str = ""
     by: str = ""
     created: float = 0.0  # Unix seconds
+
+    @property
+    def convicts(self) -> bool:
+        """True for a detector's word, which any person's beats."""
+        return self.by.startswith(CONVICTS)
 
     @property
     def field(self) -> bytes:

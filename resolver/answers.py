@@ -145,8 +145,8 @@ class Answer:
     """What one question comes to in one view. Times are Unix seconds."""
 
     __slots__ = (
-        "addresses", "born", "ede", "ede_text", "epoch", "expires", "flags", "key", "plain", "qname", "qtype",
-        "rcode", "renew_at", "secure", "signed", "size", "stale_until", "subjects", "ttl", "upstream", "used",
+        "addresses", "born", "ede", "ede_text", "epoch", "expires", "flags", "key", "payload", "plain", "qname",
+        "qtype", "rcode", "renew_at", "secure", "signed", "size", "stale_until", "subjects", "ttl", "upstream", "used",
         "verdict",
     )  # fmt: skip
 
@@ -168,6 +168,7 @@ class Answer:
         self.epoch = 0
         self.subjects: tuple[Subject, ...] = ()
         self.addresses: tuple[bytes, ...] = ()
+        self.payload = b""  # record data that is no address, for the detectors
         self.verdict: Verdict = UNTOUCHED
         self.ede = -1
         self.ede_text = ""

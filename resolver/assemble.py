@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from core.names import from_text
+from detectors.registry import leak_meter
 from resolver import minimal
+from resolver.blocking import Blocker
 from resolver.chaos import Chaos
 from resolver.dns64 import Dns64
 from resolver.limits import Damper, Limits
 from resolver.local import LocalZones
 from resolver.manners import Manners
+from resolver.metering import Metering
 from resolver.pipeline import Pipeline
 from resolver.policy import Policy
 from resolver.rebind import Rebind
@@ -53,17 +56,21 @@ def assemble(
     prefix = local.dns64_prefix
     renderer = Renderer(server.udp_size, rotate=server.rotate)
     sinkhole = Sinkhole(config.sinkhole)
+    teller = Teller(outbox, wall)
+    inside = [from_text(name) for name in zones]
+    meter = leak_meter(config.detectors, started=wall())
     return Pipeline(
         policy=policy,
         upstream=upstream,
         renderer=renderer,
-        sinkhole=sinkhole,
+        blocker=Blocker(renderer, sinkhole, teller),
         replies=Replies(policy, sinkhole, config.cache, Dns64(prefix) if prefix else None),
         manners=Manners(renderer, Chaos(server.identity, server.version), cookies, idle=server.tcp_idle, wall=wall),
-        local=LocalZones(local, base=Path(config.base), zones=[from_text(name) for name in zones], hosts=config.hosts),
+        local=LocalZones(local, base=Path(config.base), zones=inside, hosts=config.hosts),
         limits=Limits(config.limits),
         damper=Damper(config.limits.misses_per_domain),
-        teller=Teller(outbox, wall),
+        teller=teller,
         clock=clock,
         minimal=minimal.ANSWER if server.any == "minimal" else None,
+        metering=Metering(meter, inside, wall) if meter is not None else None,
     )

@@ -13,6 +13,7 @@ import msgspec
 
 from core.errors import UNREADABLE
 from core.event import Batch
+from core.finding import Finding
 from feeds.overlay import Override
 
 if TYPE_CHECKING:
@@ -47,7 +48,14 @@ class Report(msgspec.Struct, frozen=True, array_like=True, tag="report"):
     counters: dict[str, int]
 
 
-decode_said = msgspec.msgpack.Decoder(Batch | Report).decode
+class Found(msgspec.Struct, frozen=True, array_like=True, tag="found"):
+    """Worker to hub: what its leak meter found."""
+
+    worker: int
+    findings: list[Finding]
+
+
+decode_said = msgspec.msgpack.Decoder(Batch | Report | Found).decode
 encode = msgspec.msgpack.Encoder().encode
 
 

@@ -13,12 +13,14 @@ import os
 import socket
 import threading
 import time
+from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 from redis.exceptions import RedisError
 
-from core.errors import BadFeed, PlugholeError
+from core.errors import BadFeed, BadName, PlugholeError
+from core.names import to_text
 from feeds import overlay, store
 from feeds.index import SUFFIX, Index
 from feeds.redis import connect
@@ -36,6 +38,7 @@ LOOK: Final = 5.0  # seconds between looks at Redis when nothing was published
 POLL: Final = 0.2  # seconds a wait for news may last before the thread looks whether it is to stop
 HEARTBEAT: Final = 2.0  # seconds between signs of life in Redis
 HEARTBEAT_TTL: Final = 10.0
+MAX_TO_PUT: Final = 10_000  # convictions that wait for a Redis that is away
 BACKOFF: Final = (0.2, 0.5, 1.0, 2.0, 5.0)  # seconds between tries while Redis is away
 _log = structlog.get_logger("follower")
 
@@ -56,6 +59,16 @@ class Follower:
         self._node = f"{socket.gethostname()}:{os.path.realpath(config.data_dir)}"
         self._told = -1
         self._beat_at = 0.0
+        self._to_put: deque[overlay.Override] = deque(maxlen=MAX_TO_PUT)
+
+    @property
+    def overrides(self) -> tuple[overlay.Override, ...]:
+        """What analysts and detectors decided, as this node serves by it."""
+        return self._state.overrides
+
+    def put(self, override: overlay.Override) -> None:
+        """Have an override written to Redis as soon as it is there; the newest MAX_TO_PUT wait for it."""
+        self._to_put.append(override)
 
     async def run(self) -> None:
         """Follow until cancelled."""
@@ -110,6 +123,7 @@ class Follower:
             news.subscribe(store.CHANNEL, overlay.CHANNEL)
             look_at = 0.0
             while not self._stop.is_set():
+                self._put_overrides(client)
                 heard = news.get_message(timeout=POLL)
                 now, ticks = time.time(), time.monotonic()  # the clock of the wall may be set back by a day
                 if heard is not None or ticks >= look_at or (self.doubted and not self._trouble):
@@ -120,6 +134,15 @@ class Follower:
                     look_at = ticks + LOOK
                 self._beat(client, now, ticks)
             overlay.Overlay(client).leave(self._node)
+
+    def _put_overrides(self, client: Redis) -> None:
+        while self._to_put:
+            override = self._to_put[0]
+            try:
+                overlay.Overlay(client).put(override)
+            except BadName as error:  # as many as there may be
+                _log.error("a conviction is not in force", name=to_text(override.name), reason=str(error))
+            self._to_put.popleft()
 
     def _catch_up(self, client: Redis, loop: asyncio.AbstractEventLoop) -> None:
         """Make the state on disk what Redis says, if it is not."""

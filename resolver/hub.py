@@ -23,13 +23,15 @@ import uvloop
 
 from core.errors import UNREADABLE, PlugholeError
 from core.event import Batch
+from journal.alerts import AlertBook
 from journal.journal import Journal
-from resolver.control import MAX_MESSAGE, SOCKET, Changed, Report, decode_said, encode
+from resolver.control import MAX_MESSAGE, SOCKET, Changed, Found, Report, decode_said, encode
 from resolver.follower import Follower
 from resolver.metrics import SILENT
 from resolver.metrics_http import MetricsServer
 from resolver.rates import Rates
 from resolver.scheduling import give_way
+from resolver.watching import Watching
 
 if TYPE_CHECKING:
     import socket
@@ -55,6 +57,8 @@ class Hub:
         self._follower = Follower(config, self._tell_workers)
         self._reports: dict[int, tuple[float, Report]] = {}
         self._rates = Rates()
+        self._watching = Watching(config, now=now)
+        self._alerts = AlertBook(config.data_dir)
         self._metrics = MetricsServer(config.server.metrics, config.data_dir, lambda: self.status(time.time()))
         self._events = 0
         self._dropped = 0
@@ -69,6 +73,7 @@ class Hub:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         for sock in self._workers:
             loop.add_reader(sock.fileno(), self._on_readable, sock)
+        self._watching.follow(self._follower.overrides)
         server = await self._listen()
         following = asyncio.create_task(self._follower.run())
         if self._config.server.metrics:
@@ -86,6 +91,8 @@ class Hub:
         for sock in self._workers:
             loop.remove_reader(sock.fileno())  # what comes from now on waits for the successor
             self._on_said(sock)
+        self._watching.close()
+        self._alerts.close()
         self._journal.close(time.time())
         gc.unfreeze()  # DuckDB's module complains at the end about what it cannot find
 
@@ -100,7 +107,15 @@ class Hub:
         now = time.time()
         self._journal.tick(now)
         self._rates.note(self._reports, now)
+        self._watch(now)
         asyncio.get_running_loop().call_later(TICK, self._tick)
+
+    def _watch(self, now: float) -> None:
+        """Have the detectors do what is due, and what they found told and put in force."""
+        self._watching.tick(now)
+        for override in self._watching.take_convictions():
+            self._follower.put(override)
+        self._alerts.write(self._watching.take_alerts())
 
     def _on_readable(self, sock: socket.socket) -> None:
         """Take what a worker said, and listen again in a while."""
@@ -130,6 +145,8 @@ class Hub:
             if isinstance(said, Batch):
                 events += said.events
                 self._dropped += said.dropped
+            elif isinstance(said, Found):
+                self._watching.take_in(said.findings, time.time())
             else:
                 self._reports[said.worker] = (time.time(), said)
                 self._follower.applied = min(report.sequence for _, report in self._reports.values())
@@ -137,10 +154,12 @@ class Hub:
         if events:
             self._events += len(events)
             self._rates.add(events)
+            self._watching.see(events)
             self._journal.write(events, time.time())
 
     def _tell_workers(self) -> None:
-        """Tell all workers that the state on disk is another one."""
+        """Tell all workers that the state on disk is another one, and the detectors what analysts allow."""
+        self._watching.follow(self._follower.overrides)
         notice = encode(Changed())
         for sock in self._workers:
             with contextlib.suppress(OSError):  # full: the worker has notices to read as it is
@@ -176,6 +195,7 @@ class Hub:
             "workers": workers,
             "intel": intel,
             "journal": self._journal.counters(),
+            "detectors": self._watching.counters(),
             "disk": self._disk(),
             "metrics": self._metrics.status(),
         }  # fmt: skip
@@ -192,6 +212,7 @@ class Hub:
         """One line a part that does not do its whole job."""
         found = [*intel["degraded"], *(f"journal: {trouble}" for trouble in self._journal.troubles())]
         found += [text for text in (self._rates.failing(),) if text]
+        found += [text for text in (self._watching.unwritten, self._alerts.failure) if text]
         found += [f"metrics: {self._metrics.trouble}"] if self._metrics.trouble else []
         missing = sorted(set(range(len(self._workers))) - {worker["worker"] for worker in workers})
         if not workers:

@@ -20,17 +20,17 @@ from core import rr
 from core.errors import Malformed
 from core.event import Transport
 from core.names import Name, registered, suffixes
-from core.verdict import UNTOUCHED, Action, Cause, Verdict
+from core.verdict import Action, Cause, Verdict
 from core.wire import HEADER, Query, read_query
 from resolver.answers import LIFE, NEVER, Answer, Rendered
+from resolver.blocking import NO_REPLY, Blocker
 from resolver.clients import Client
 from resolver.judge import judge
 from resolver.latency import Latency
 from resolver.manners import REFUSED_TYPES, format_error
-from resolver.policy import Policy, Ruling, View, verdict
+from resolver.metering import LEAST_TTL, Metering
 from resolver.render import age, take_turns
 from resolver.replies import HEALTHY
-from resolver.sinkhole import block_text
 from resolver.upstream import Answer as Reply
 from resolver.upstream import Question
 from resolver.waiting import Flight, Waiter
@@ -41,9 +41,10 @@ if TYPE_CHECKING:
     from resolver.limits import Damper, Limits
     from resolver.local import LocalZones
     from resolver.manners import Manners
+    from resolver.policy import Policy, Ruling, View
     from resolver.render import Renderer
     from resolver.replies import Replies
-    from resolver.sinkhole import Replacement, Sinkhole
+    from resolver.sinkhole import Replacement
     from resolver.telling import Teller
     from resolver.upstream import Upstream
     from resolver.waiting import Peer
@@ -51,13 +52,11 @@ if TYPE_CHECKING:
 MAX_WAITERS: Final = 1_000  # clients waiting for one upstream question; the next is told SERVFAIL
 PATIENCE: Final = 1.8  # seconds a client waits while an expired answer lies ready, RFC 8767 section 5
 GRACE: Final = 1.0  # seconds after its end in which the next question renews an answer instead of waiting for a new one
-NO_REPLY: Final = b""
 LOCAL: Final = Verdict(Action.NONE, Cause.LOCAL)
 _NODATA: Final = Action.NODATA  # enum members are slow to reach through their class
 _TCP_ONLY: Final = Action.TCP_ONLY
 _DROP: Final = Action.DROP
 _UDP: Final = Transport.UDP
-_BLOCKED: Final = rr.Ede.BLOCKED
 
 
 class Pipeline:
@@ -69,7 +68,7 @@ class Pipeline:
         policy: Policy,
         upstream: Upstream,
         renderer: Renderer,
-        sinkhole: Sinkhole,
+        blocker: Blocker,
         replies: Replies,
         manners: Manners,
         local: LocalZones,
@@ -78,19 +77,21 @@ class Pipeline:
         teller: Teller,
         clock: Callable[[], float],
         minimal: Replacement | None = None,
+        metering: Metering | None = None,
     ) -> None:
         """`clock` never goes back; `minimal` answers questions for ANY, without it they go upstream."""
+        self.metering = metering
         self.policy = policy
         self.manners = manners
         self.limits = limits
         self.stamp = 0
         self._changes = 0  # stamps by which changes of policy moved it on
-        self.malformed = self.refused = self.blocked = self.coalesced = self.asked = self.rejected = 0
+        self.malformed = self.refused = self.coalesced = self.asked = self.rejected = 0
         self.stale = self.prefetched = 0
         self._latency = Latency()
         self._upstream = upstream
         self._renderer = renderer
-        self._sinkhole = sinkhole
+        self._blocker = blocker
         self._replies = replies
         self._local = local
         self._tops = local.tops
@@ -128,7 +129,7 @@ class Pipeline:
                 return self._from_stock(query, client, peer, data, made)
         ruling = self.policy.rule(keys, view)
         if ruling.action >= _NODATA and (ruling.action is not _TCP_ONLY or peer.transport is _UDP):
-            return self._block(query, client, peer, keys, ruling)
+            return self._blocker.by_name(query, client, peer, keys, ruling)
         answer = view.answers.table.get(query.key)
         if answer is not None and self._fresh(answer, view):
             answer.used = True
@@ -209,23 +210,6 @@ class Pipeline:
         limit = self._renderer.limit(query) if peer.transport is _UDP else 65_535
         return self._renderer.answer(query, answer, self._clock(), stamp=self.stamp, limit=limit)
 
-    def _block(self, query: Query, client: Client, peer: Peer, keys: list[Name], ruling: Ruling) -> bytes:
-        action = ruling.action
-        self.blocked += 1
-        made = self._sinkhole.replacement(action, query.qtype)
-        found = UNTOUCHED
-        if self._teller.has_room():
-            found = verdict(ruling, keys)
-            self._teller.blocked(query, client, peer, found, made)
-        if action is _DROP:
-            return NO_REPLY
-        if action is _TCP_ONLY:
-            return self._renderer.truncated(query)
-        if not query.edns:
-            return self._renderer.made(query, made)
-        text = block_text(found if found is not UNTOUCHED else verdict(ruling, keys))
-        return self._renderer.made(query, made, _BLOCKED, text)
-
     def second(self, second: int) -> None:
         """A new second begins: allowances grow. `second` only goes up."""
         self.limits.second = second
@@ -254,6 +238,10 @@ class Pipeline:
             self.coalesced += 1
             flight.waiters.append(waiter)
             return None
+        if self.metering is not None:
+            found = self.metering.weigh(waiter.client.address, waiter.keys, waiter.query.qtype, waiter.ruling)
+            if found is not None:
+                return self._blocker.by_verdict(waiter.query, waiter.client, waiter.peer, found.action, found)
         stale = old is not None and self._may_serve(old, waiter.client.view, waiter.started)
         zone = registered(waiter.keys)
         if not self._damper.admit(zone, known=stale):
@@ -313,6 +301,8 @@ class Pipeline:
     def _settle(self, key: bytes, reply: Reply, keys: list[Name], ruling: Ruling, view: View, now: float) -> Answer:
         """Return what a reply comes to in a view and keep it; a failure does not push out what may still serve."""
         answer = self._replies.answer(key, reply, keys, ruling, view, now)
+        if 0 <= answer.ttl < LEAST_TTL and self.metering is not None and self.metering.watches(keys):
+            self._replies.keep(answer, LEAST_TTL, now)
         old = view.answers.table.get(key)
         if answer.rcode not in HEALTHY and not reply.bogus and old is not None and self._may_serve(old, view, now):
             return self._served(old, view, now)
@@ -362,7 +352,7 @@ class Pipeline:
                 waiter.query, client, waiter.peer, waiter.identity, waiter.keys, ruling, epoch=policy.epoch,
                 started=waiter.started,
             )  # fmt: skip
-        body = self._block(waiter.query, client, waiter.peer, waiter.keys, ruling)
+        body = self._blocker.by_name(waiter.query, client, waiter.peer, waiter.keys, ruling)
         waiter.peer.deliver(waiter.identity, body)
         return None
 
@@ -377,6 +367,8 @@ class Pipeline:
             peer.deliver(waiter.identity, self._render(query, answer, peer).body)
         took = int((now - waiter.started) * 1e6)
         self._latency.add(took)
+        if self.metering is not None:
+            self.metering.answered(waiter.client.address, waiter.keys, query.qtype, answer.rcode, answer.addresses)
         self._teller.arrived(query, waiter.client, peer, answer, took)
 
     def counters(self) -> dict[str, int]:
@@ -384,7 +376,7 @@ class Pipeline:
         return {
             "malformed": self.malformed,
             "refused": self.refused,
-            "blocked": self.blocked + self._replies.replaced,
+            "blocked": self._blocker.blocked + self._replies.replaced,
             "coalesced": self.coalesced,
             "upstream": self.asked,
             "failed": self._replies.failed,

@@ -2,7 +2,8 @@
 
 Rules:
 1. The longest matching name wins; at equal length allow beats block, and block beats alert.
-2. An analyst's override beats every feed; among overrides the same two rules hold, the narrower scope first.
+2. An analyst's override beats every feed and every conviction; among overrides the same two rules hold, the narrower
+   scope first.
 3. Everything that matched is kept as a reason, the deciding one first.
 4. PASSTHRU on the question's name ends the judgement: its chain members and addresses are not looked at (as in RPZ).
 """
@@ -62,7 +63,8 @@ def decide(overrides: Sequence[Override | None], matches: Sequence[tuple[Match, 
     known = tuple(matches)
     for depth, override in enumerate(overrides):
         if override is not None:
-            return Ruling(override.action, Cause.OVERRIDE, depth, known, override)
+            cause = Cause.CONVICTION if override.convicts else Cause.OVERRIDE
+            return Ruling(override.action, cause, depth, known, override)
     for depth, found in enumerate(known):
         action = max(
             (match.action for match in found or () if (match.below if depth else match.exact)),
@@ -106,7 +108,8 @@ def verdict(ruling: Ruling, keys: Sequence[bytes], *, trigger: Trigger = Trigger
 def _override_reason(override: Override) -> Reason:
     scope = f" for {override.client or override.view}" if override.client or override.view else ""
     text = f"{override.reason} ({override.by}{scope})" if override.by else f"{override.reason}{scope}"
-    return Reason(Cause.OVERRIDE, override.action, override.by or "analyst", key_text(override.name), text=text)
+    cause = Cause.CONVICTION if override.convicts else Cause.OVERRIDE
+    return Reason(cause, override.action, override.by or "analyst", key_text(override.name), text=text)
 
 
 @dataclass(slots=True, eq=False)
@@ -219,9 +222,10 @@ class Policy:
         return View(name, RenderedCache(size // 2), AnswerCache(size // 2))
 
 
-def _precedence(item: Override) -> tuple[int, int]:
+def _precedence(item: Override) -> tuple[bool, int, int]:
+    """People before detectors, the narrower scope first, then the stronger action."""
     width = ip_network(item.client, strict=False).prefixlen + 1 if item.client else 0
-    return (-width, -_STRENGTH[item.action])
+    return (item.convicts, -width, -_STRENGTH[item.action])
 
 
 def _covers(scope: str, address: IPv4Address | IPv6Address) -> bool:

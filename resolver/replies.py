@@ -18,7 +18,7 @@ from resolver.answers import Answer
 from resolver.judge import judge
 from resolver.policy import Policy, Ruling, View, verdict
 from resolver.sinkhole import block_text
-from resolver.subjects import Subject, subjects
+from resolver.subjects import Subject, payload, subjects
 from resolver.upstream import Answer as Reply
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ FAILURE_TTL: Final = 2  # seconds a failure is remembered, RFC 9520 section 3.2:
 STALE_TTL: Final = 30  # seconds a stale answer is served before its servers are asked again, RFC 8767 section 4
 PREFETCH_SHARE: Final = 10  # what is in use is asked anew in the last tenth of its life
 HEALTHY: Final = frozenset((0, 3))  # NOERROR and NXDOMAIN
+_ADDRESSES: Final = frozenset((rr.A, rr.AAAA))
 _EMPTY: Final = Form(b"\x00" * 6, b"", ())
 
 
@@ -91,6 +92,12 @@ class Replies:
         answer.used = True
         return answer
 
+    def keep(self, answer: Answer, ttl: int, now: float) -> None:
+        """Have a healthy answer last for `ttl` seconds at least, here: clients are told what it said."""
+        if answer.rcode in HEALTHY and answer.ttl < ttl:
+            answer.ttl = ttl
+            self._date(answer, now)
+
     def _date(self, answer: Answer, now: float) -> None:
         settings = self._settings
         answer.epoch = self._policy.epoch
@@ -117,6 +124,8 @@ class Replies:
         else:
             answer = self._true(key, wire, message, reply)
             answer.addresses = tuple(addresses)
+            if message.qtype not in _ADDRESSES:
+                answer.payload = payload(wire, message)
         answer.subjects = tuple(met)
         answer.verdict = found
         return answer

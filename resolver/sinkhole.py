@@ -81,6 +81,8 @@ def block_text(verdict: Verdict) -> str:
     first = verdict.reasons[0]
     if first.cause is Cause.REBIND:
         return f"rebinding: it points to {first.indicator}, which lies inside; local.rebind_allow makes exceptions"
+    if first.cause is Cause.DETECTOR:
+        return f"{first.source}: {first.text}"
     member = f" ({verdict.member})" if verdict.member and verdict.member != first.indicator else ""
     kind = f"{first.category}: " if first.category else ""
     return f"{kind}{first.indicator}{member} is listed by {', '.join(sources)}"

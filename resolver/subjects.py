@@ -7,12 +7,14 @@ from typing import Final, NamedTuple
 from core import rr
 from core.errors import Malformed
 from core.verdict import Trigger
-from core.wire import Message, Record, read_name, skip_name
+from core.wire import Message, Record, name_in_case, read_name, skip_name
+from detectors.sight import MAX_PAYLOAD
 
 _IPV4HINT: Final = 4  # SvcParamKey, RFC 9460 section 14.3.2
 _IPV6HINT: Final = 6
 _ADDRESSES: Final = frozenset((rr.A, rr.AAAA))
 _SERVICES: Final = frozenset((rr.HTTPS, rr.SVCB))
+_BEFORE_NAME: Final = {rr.CNAME: 0, rr.NS: 0, rr.PTR: 0, rr.DNAME: 0, rr.MX: 2, rr.SRV: 6}  # octets
 MAX_SUBJECTS: Final = 1_024  # of one reply; no honest one comes near, and what is not judged must not be served
 
 
@@ -47,6 +49,21 @@ def subjects(data: bytes, message: Message) -> tuple[list[Subject], list[bytes]]
     if len(found) > MAX_SUBJECTS:
         raise Malformed(f"more than {MAX_SUBJECTS} names and addresses")
     return list(found), addresses
+
+
+def payload(data: bytes, message: Message) -> bytes:
+    """Return the record data of the answer section that is no address, its names whole, MAX_PAYLOAD octets at most."""
+    parts: list[bytes] = []
+    size = 0
+    for record in message.records:
+        if record.section != 1 or record.rtype in _ADDRESSES or size >= MAX_PAYLOAD:
+            continue
+        fixed = _BEFORE_NAME.get(record.rtype, -1)
+        at = record.rdata + fixed
+        part = data[record.rdata : record.end] if fixed < 0 else data[record.rdata : at] + name_in_case(data, at)
+        parts.append(part)
+        size += len(part)
+    return b"".join(parts)[:MAX_PAYLOAD]
 
 
 def _service(data: bytes, record: Record) -> list[Subject]:

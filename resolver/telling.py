@@ -28,6 +28,11 @@ class Teller:
         self._outbox = outbox
         self._wall = wall
 
+    @property
+    def room(self) -> bool:
+        """True when one more event may be told in this second."""
+        return self._outbox.room > 0
+
     def has_room(self) -> bool:
         """True when one more event may be told in this second; else it is counted as over the cap."""
         if self._outbox.room > 0:
@@ -65,6 +70,6 @@ class Teller:
                 self._wall(), client.address, query.qname, query.qtype, answer.rcode, found.action, cause,
                 peer.transport, cached, 1, took, HEADER + len(query.question) + len(answer.plain.body), answer.ttl,
                 answer.upstream, answer.secure, answer.addresses, found.reasons, found.trigger, found.member,
-                client.view.name,
+                client.view.name, b"" if cached else answer.payload,
             )
         )  # fmt: skip

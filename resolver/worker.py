@@ -19,8 +19,9 @@ from core.errors import PlugholeError
 from feeds.index import Index
 from resolver.assemble import assemble
 from resolver.clients import Clients
-from resolver.control import MAX_MESSAGE, Report, State, encode, intel_dir, read_state, written_at
+from resolver.control import MAX_MESSAGE, Found, Report, State, encode, intel_dir, read_state, written_at
 from resolver.cookies import SECRET, Cookies, keep, load
+from resolver.keeping import Keeper
 from resolver.outbox import Outbox
 from resolver.scheduling import hurry, take_turns
 from resolver.tcp import TcpListener
@@ -69,6 +70,8 @@ class Worker:
         self._reports_lost = 0
         self._seconds = 0  # served
         self._hurries = True
+        self._metering = self.pipeline.metering
+        self._keeper = Keeper(config.data_dir, number) if self._metering is not None else None
         self._number = number
         self._hub = hub
         self._line = line
@@ -100,6 +103,8 @@ class Worker:
         loop.add_signal_handler(signal.SIGTERM, self._stop)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor decides
         self.upstream.start()
+        if self._keeper is not None and self._metering is not None:
+            self._keeper.resume(self._metering.meter)
         self._follow()
         loop.add_reader(self._hub.fileno(), self._on_news)
         _tidy()
@@ -137,6 +142,8 @@ class Worker:
         self.outbox.add_hits(self.clients.drain())
         while self.outbox.tell_hits(time.time()):
             pass
+        if self._keeper is not None and self._metering is not None:
+            self._keeper.write(self._metering.meter)
         deadline = time.monotonic() + FAREWELL
         while (self.outbox.flush() or self.outbox.counters()["waiting"]) and time.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(PAUSE)
@@ -170,6 +177,7 @@ class Worker:
         if written_at(self._data_dir) != self._state_at:  # a notice was lost: it may have met the other one in a drain
             self._follow()
         self._report()
+        self._tell_found(now)
         self._line.alive(ready=self.policy.ready)
         self._seconds += 1
         if self._seconds % TIDY:
@@ -177,6 +185,20 @@ class Worker:
         else:
             _tidy()
         asyncio.get_running_loop().call_later(1.0 - now % 1.0 + 0.001, self._second)
+
+    def _tell_found(self, now: float) -> None:
+        """Tell the hub what the leak meter found, follow what analysts decided about it, and keep its state."""
+        metering, keeper = self._metering, self._keeper
+        if metering is None or keeper is None:
+            return
+        found = metering.second()
+        if found:
+            try:
+                self._hub.send(encode(Found(self._number, found)))
+            except OSError:
+                metering.unheard += len(found)
+        if not self._stopping.is_set():
+            keeper.tick(metering.meter, now)
 
     def _pace(self) -> None:
         """Go before the hub, but not when it has fallen behind."""
@@ -211,6 +233,8 @@ class Worker:
         found["tcp_accepted"] = sum(tcp.accepted for tcp in self._tcp)
         found["tcp_refused"] = sum(tcp.refused for tcp in self._tcp)
         found["proxied_bad"] = sum(udp.unproxied for udp in self._udp) + sum(tcp.unproxied for tcp in self._tcp)
+        if self._metering is not None:
+            found |= {f"leak_{name}": count for name, count in self._metering.counters().items()}
         found |= {f"events_{name}": count for name, count in self.outbox.counters().items()}
         return found | {f"upstream_{name}": count for name, count in self.upstream.counters().items()}
 

@@ -21,7 +21,20 @@ from core.verdict import Action
 from resolver import hub
 from resolver.control import SOCKET, Report
 
-KEYS = {"at", "state", "degraded", "hub", "rates", "queries", "workers", "intel", "journal", "disk", "metrics"}
+KEYS = {
+    "at",
+    "state",
+    "degraded",
+    "hub",
+    "rates",
+    "queries",
+    "workers",
+    "intel",
+    "journal",
+    "disk",
+    "metrics",
+    "detectors",
+}
 HUB_KEYS = {"pid", "started", "uptime_seconds", "workers", "events", "events_dropped_by_workers", "garbled"}
 RATE_KEYS = {
     "seconds", "queries_per_second", "questions_per_second", "cached", "blocked", "failed",

@@ -1,0 +1,151 @@
+"""The detectors in the hub: what workers tell goes past all Watches; what they find becomes alerts and convictions.
+
+Rules:
+1. What a feed or an analyst blocked is no news to a detector; what is answered here never left.
+2. A conviction is an override of one client and domain, put into Redis, so that every worker of every node has it.
+3. The state is kept over a restart; one that cannot be read starts afresh, part by part.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Final
+
+from core.errors import BadName
+from core.names import from_text, to_text
+from core.verdict import Action, Cause
+from detectors.conviction import ANYBODY, FOREVER
+from detectors.engine import Engine
+from detectors.sight import Sight, domain_of
+from feeds.overlay import CONVICTS, MAX_TEXT, Override
+from resolver.keeping import FOLDER, read, save
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from core.config import Config
+    from core.event import Event
+    from core.finding import Finding
+    from detectors.alert import Alert
+    from detectors.conviction import Conviction
+    from detectors.engine import Outcome
+
+EVERY: Final = 600.0  # seconds between two writes of the state
+_FILE: Final = "watches"
+_NODATA: Final = Action.NODATA.value
+_INSIDE: Final = frozenset((Cause.LOCAL, Cause.ACCESS))
+_KNOWN: Final = frozenset((Cause.OVERRIDE, Cause.INTEL, Cause.CONVICTION))
+
+
+class Watching:
+    """The engine of one node."""
+
+    def __init__(self, config: Config, *, now: float) -> None:
+        """Take up the state there is; raises BadConfig."""
+        self.engine = Engine(config.detectors, started=now, inline=False)
+        self.unwritten = ""
+        self._path: Path = config.data_dir / FOLDER / _FILE
+        self._due = now + EVERY
+        self._writer = 0
+        self._convicted: list[Override] = []
+        state = read(self._path)
+        if state is not None:
+            self.engine.load(state)
+
+    def see(self, events: Iterable[Event]) -> None:
+        """Show the detectors what was asked."""
+        see = self.engine.see
+        for event in events:
+            cause = event.cause
+            if cause in _INSIDE or (cause in _KNOWN and event.action >= _NODATA):
+                continue
+            outcome = see(_sight(event))
+            if outcome.convicted:
+                self._convict(outcome)
+
+    def take_in(self, findings: Sequence[Finding], now: float) -> None:
+        """Take in what a worker's leak meter found."""
+        self._convict(self.engine.take_in(findings, now))
+
+    def tick(self, now: float) -> None:
+        """Do what is due: detectors' own chores, and the state on disk by a fork that nobody waits for."""
+        self._convict(self.engine.tick(now))
+        if self._writer:
+            self._reap()
+        if not self._writer and (now >= self._due or now < self._due - EVERY):
+            self._due = now + EVERY
+            self._fork()
+
+    def take_alerts(self) -> list[Alert]:
+        """Return the alerts that are new or have changed."""
+        return self.engine.take_alerts()
+
+    def take_convictions(self) -> list[Override]:
+        """Return the overrides that are to be put into Redis."""
+        taken, self._convicted = self._convicted, []
+        return taken
+
+    def follow(self, overrides: Iterable[Override]) -> None:
+        """Neither convict nor alert about what analysts allow."""
+        for item in overrides:
+            if item.action is Action.PASSTHRU and item.name[:1] != b"\x00" and "/" not in item.client:
+                self.engine.allow(to_text(item.name), client=item.client or ANYBODY, until=item.expires or FOREVER)
+
+    def close(self) -> None:
+        """Write the state."""
+        self._write()
+
+    def counters(self) -> dict[str, dict[str, int]]:
+        """Return the counters of every detector."""
+        return self.engine.counters()
+
+    def _convict(self, outcome: Outcome) -> None:
+        self._convicted += [override for one in outcome.convicted if (override := _override(one)) is not None]
+
+    def _write(self) -> None:
+        try:
+            save(self._path, self.engine.dump())
+            self.unwritten = ""
+        except (OSError, ValueError, TypeError) as error:
+            self.unwritten = f"detectors: {self._path}: {error}"
+
+    def _fork(self) -> None:
+        try:
+            pid = os.fork()
+        except OSError as error:
+            self.unwritten = f"detectors: {self._path}: {error}"
+            return
+        if pid:
+            self._writer = pid
+            return
+        try:  # in the fork: nothing of the hub may run here
+            self._write()
+        finally:
+            os._exit(1 if self.unwritten else 0)
+
+    def _reap(self) -> None:
+        done, status = os.waitpid(self._writer, os.WNOHANG)
+        if done:
+            self._writer = 0
+            self.unwritten = f"detectors: {self._path} was not written" if status else ""
+
+
+def _sight(event: Event) -> Sight:
+    return Sight(
+        event.at, event.client, event.qname, event.qtype, domain_of(event.qname), event.rcode, event.ttl, event.size,
+        event.answers, event.payload, event.count, event.cached, event.action >= _NODATA,
+    )  # fmt: skip
+
+
+def _override(conviction: Conviction) -> Override | None:
+    """Return what puts a conviction in force; None for one whose domain is no name."""
+    try:
+        name = from_text(conviction.domain)
+    except BadName:
+        return None
+    by = f"{CONVICTS}{'+'.join(conviction.detectors)}"
+    return Override(
+        name, Action.SINKHOLE, "" if conviction.client == ANYBODY else conviction.client, "", conviction.until,
+        conviction.reason[:MAX_TEXT], by[:MAX_TEXT], conviction.since,
+    )  # fmt: skip
