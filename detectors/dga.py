@@ -353,6 +353,4 @@ class DgaWatch:
         reason = f"the name {to_text(name)} alone looks generated; it resolves, and one name proves little"
         who = str(ip_address(sight.client))
         evidence = (Evidence("log-odds of the name", score, 0.0),)
-        return [
-            Finding(self.name, who, to_text(name), probability(score), Confidence.LOW, reason, evidence)
-        ]
+        return [Finding(self.name, who, to_text(name), probability(score), Confidence.LOW, reason, evidence)]

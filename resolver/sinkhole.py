@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from core.config import Sinkhole as Settings
 
 _OWNER: Final = "x"  # the owner of every record, replaced by a pointer to the question
+_BY_DETECTORS: Final = frozenset((Cause.DETECTOR, Cause.CONVICTION))
 _RETRY: Final = 3_600  # seconds, SOA timers that no resolver uses
 
 
@@ -81,7 +82,7 @@ def block_text(verdict: Verdict) -> str:
     first = verdict.reasons[0]
     if first.cause is Cause.REBIND:
         return f"rebinding: it points to {first.indicator}, which lies inside; local.rebind_allow makes exceptions"
-    if first.cause is Cause.DETECTOR:
+    if first.cause in _BY_DETECTORS:
         return f"{first.source}: {first.text}"
     member = f" ({verdict.member})" if verdict.member and verdict.member != first.indicator else ""
     kind = f"{first.category}: " if first.category else ""

@@ -190,7 +190,9 @@ def _scans(popular: Sequence[str], count: int) -> list[Row]:
     rows = []
     for size in (5, 10, 20):
         hits = sum(middle(_look_alikes(random, random.choice(long), size)) is not None for _ in range(count))
-        rows.append(_row(f"look-alike scans of {size} names told as such", hits, count, bar=0.95 if size >= 10 else None))
+        rows.append(
+            _row(f"look-alike scans of {size} names told as such", hits, count, bar=0.95 if size >= 10 else None)
+        )
     return rows
 
 
