@@ -14,6 +14,7 @@ import msgspec
 from core.errors import UNREADABLE
 from core.event import Batch
 from core.finding import Finding
+from detectors.leak_words import Total
 from feeds.overlay import Override
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     overrides: tuple[Override, ...] = ()
 
 
-class Changed(msgspec.Struct, frozen=True, tag="changed"):
+class Changed(msgspec.Struct, frozen=True, array_like=True, tag="changed"):
     """Hub to worker: the state on disk is another one now."""
 
 
@@ -55,7 +56,15 @@ class Found(msgspec.Struct, frozen=True, array_like=True, tag="found"):
     findings: list[Finding]
 
 
-decode_said = msgspec.msgpack.Decoder(Batch | Report | Found).decode
+class Charged(msgspec.Struct, frozen=True, array_like=True, tag="charged"):
+    """Worker to hub: what its meter charged since it last told. Hub to worker: what other nodes charged its clients."""
+
+    worker: int
+    totals: list[Total]
+
+
+decode_said = msgspec.msgpack.Decoder(Batch | Report | Found | Charged).decode
+decode_news = msgspec.msgpack.Decoder(Charged | Changed).decode
 encode = msgspec.msgpack.Encoder().encode
 
 

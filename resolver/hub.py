@@ -25,18 +25,22 @@ from core.errors import UNREADABLE, PlugholeError
 from core.event import Batch
 from journal.alerts import AlertBook
 from journal.journal import Journal
-from resolver.control import MAX_MESSAGE, SOCKET, Changed, Found, Report, decode_said, encode
+from resolver.control import MAX_MESSAGE, SOCKET, Changed, Charged, Found, Report, decode_said, encode
 from resolver.follower import Follower
 from resolver.metrics import SILENT
 from resolver.metrics_http import MetricsServer
 from resolver.rates import Rates
 from resolver.scheduling import give_way
+from resolver.sharing import Sharing
+from resolver.sockets import worker_of
 from resolver.watching import Watching
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Sequence
 
     from core.config import Config
+    from detectors.leak_words import Total
     from resolver.children import Line
 
 TICK: Final = 0.25  # seconds between the journal's chores
@@ -59,6 +63,7 @@ class Hub:
         self._rates = Rates()
         self._watching = Watching(config, now=now)
         self._alerts = AlertBook(config.data_dir)
+        self._sharing = Sharing(config, self._charge)
         self._metrics = MetricsServer(config.server.metrics, config.data_dir, lambda: self.status(time.time()))
         self._events = 0
         self._dropped = 0
@@ -75,7 +80,7 @@ class Hub:
             loop.add_reader(sock.fileno(), self._on_readable, sock)
         self._watching.follow(self._follower.overrides)
         server = await self._listen()
-        following = asyncio.create_task(self._follower.run())
+        threads = [asyncio.create_task(part.run()) for part in (self._follower, self._sharing)]
         if self._config.server.metrics:
             self._metrics.start()
         gc.freeze()
@@ -84,9 +89,9 @@ class Hub:
         line.alive(ready=True)
         await self._stopping.wait()
         self._metrics.stop()
-        following.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await following
+        for thread in threads:
+            thread.cancel()
+        await asyncio.gather(*threads, return_exceptions=True)
         server.close()
         for sock in self._workers:
             loop.remove_reader(sock.fileno())  # what comes from now on waits for the successor
@@ -147,6 +152,8 @@ class Hub:
                 self._dropped += said.dropped
             elif isinstance(said, Found):
                 self._watching.take_in(said.findings, time.time())
+            elif isinstance(said, Charged):
+                self._sharing.offer(said.totals)
             else:
                 self._reports[said.worker] = (time.time(), said)
                 self._follower.applied = min(report.sequence for _, report in self._reports.values())
@@ -156,6 +163,15 @@ class Hub:
             self._rates.add(events)
             self._watching.see(events)
             self._journal.write(events, time.time())
+
+    def _charge(self, totals: Sequence[Total]) -> None:
+        """Charge what other nodes told to the workers that meet these clients."""
+        mine: dict[int, list[Total]] = {}
+        for total in totals:
+            mine.setdefault(worker_of(total.client, len(self._workers)), []).append(total)
+        for number, some in mine.items():
+            with contextlib.suppress(OSError):  # full: the worker has enough to read as it is
+                self._workers[number].send(encode(Charged(number, some)))
 
     def _tell_workers(self) -> None:
         """Tell all workers that the state on disk is another one, and the detectors what analysts allow."""
@@ -195,7 +211,7 @@ class Hub:
             "workers": workers,
             "intel": intel,
             "journal": self._journal.counters(),
-            "detectors": self._watching.counters(),
+            "detectors": {**self._watching.counters(), "sharing": self._sharing.counters()},
             "disk": self._disk(),
             "metrics": self._metrics.status(),
         }  # fmt: skip

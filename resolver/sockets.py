@@ -52,6 +52,11 @@ def bind(listen: Iterable[str], workers: int) -> list[list[Bound]]:
     return found
 
 
+def worker_of(client: bytes, workers: int) -> int:
+    """Return which of the workers meets a client, as the filter of `steer` has it."""
+    return int.from_bytes(client[-4:], "big") % workers if workers else 0
+
+
 def enlarge(sock: socket.socket) -> None:
     """Give a UDP socket large buffers, as far as `net.core.rmem_max` and `wmem_max` allow; larger ones stay."""
     for option, octets in ((socket.SO_RCVBUF, RECEIVE_BUFFER), (socket.SO_SNDBUF, SEND_BUFFER)):

@@ -15,15 +15,27 @@ from typing import TYPE_CHECKING, Final
 import structlog
 import uvloop
 
-from core.errors import PlugholeError
+from core.errors import UNREADABLE, PlugholeError
 from feeds.index import Index
 from resolver.assemble import assemble
 from resolver.clients import Clients
-from resolver.control import MAX_MESSAGE, Found, Report, State, encode, intel_dir, read_state, written_at
+from resolver.control import (
+    MAX_MESSAGE,
+    Charged,
+    Found,
+    Report,
+    State,
+    decode_news,
+    encode,
+    intel_dir,
+    read_state,
+    written_at,
+)
 from resolver.cookies import SECRET, Cookies, keep, load
 from resolver.keeping import Keeper
 from resolver.outbox import Outbox
 from resolver.scheduling import hurry, take_turns
+from resolver.sharing import PIECE
 from resolver.tcp import TcpListener
 from resolver.udp import UdpListener
 from resolver.upstream.route import build, in_front
@@ -32,6 +44,7 @@ if TYPE_CHECKING:
     import socket
 
     from core.config import Config
+    from detectors.leak_words import Total
     from resolver.children import Line
     from resolver.sockets import Bound
 
@@ -197,8 +210,16 @@ class Worker:
                 self._hub.send(encode(Found(self._number, found)))
             except OSError:
                 metering.unheard += len(found)
+        if self._config.redis.url != "embedded":
+            self._tell_charged(metering.meter.totals(now))
         if not self._stopping.is_set():
             keeper.tick(metering.meter, now)
+
+    def _tell_charged(self, totals: list[Total]) -> None:
+        """Tell what was charged, for the other nodes; what the hub does not take is counted there alone."""
+        for at in range(0, len(totals), PIECE):
+            with contextlib.suppress(OSError):
+                self._hub.send(encode(Charged(self._number, totals[at : at + PIECE])))
 
     def _pace(self) -> None:
         """Go before the hub, but not when it has fallen behind."""
@@ -243,7 +264,14 @@ class Worker:
             data = self._hub.recv(MAX_MESSAGE)
         except OSError:
             return
-        if data:
+        try:
+            news = decode_news(data) if data else None
+        except UNREADABLE:
+            return
+        if isinstance(news, Charged):
+            if self._metering is not None:
+                self._metering.meter.add_foreign(time.time(), news.totals)
+        elif news is not None:
             self._follow()
             self._line.alive(ready=self.policy.ready)
 
