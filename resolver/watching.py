@@ -49,6 +49,7 @@ class Watching:
         self._due = now + EVERY
         self._writer = 0
         self._convicted: list[Override] = []
+        self._allowed: set[tuple[str, str]] = set()
         state = read(self._path)
         if state is not None:
             self.engine.load(state)
@@ -87,10 +88,16 @@ class Watching:
         return taken
 
     def follow(self, overrides: Iterable[Override]) -> None:
-        """Neither convict nor alert about what analysts allow."""
+        """Neither convict nor alert about what analysts allow, for as long as they do."""
+        allowed: set[tuple[str, str]] = set()
         for item in overrides:
             if item.action is Action.PASSTHRU and item.name[:1] != b"\x00" and "/" not in item.client:
-                self.engine.allow(to_text(item.name), client=item.client or ANYBODY, until=item.expires or FOREVER)
+                pair = (to_text(item.name), item.client or ANYBODY)
+                allowed.add(pair)
+                self.engine.allow(pair[0], client=pair[1], until=item.expires or FOREVER)
+        for domain, client in self._allowed - allowed:
+            self.engine.forget(domain, client=client)
+        self._allowed = allowed
 
     def close(self) -> None:
         """Write the state."""
