@@ -101,7 +101,7 @@ def forget(config: Config, *, name: Subject, client: str | None, as_json: bool) 
 
     with session(config) as redis:
         overlay = Overlay(redis)
-        sequence = overlay.forget(_key(name), client, by=_person(), now=time.time())
+        sequence = overlay.forget(_key(name), client, by=person(), now=time.time())
         if sequence is None:
             who = f" for {client}" if client else ""
             raise PlugholeError(f"there is no override of {name.text}{who}; `plughole overrides` lists what is there")
@@ -154,7 +154,7 @@ def _put(
     _check_scope(name, client, view)
     now = time.time()
     expires = now + seconds if seconds else 0.0
-    item = Override(_key(name), action, client or "", view or "", expires, reason, _person(), now)
+    item = Override(_key(name), action, client or "", view or "", expires, reason, person(), now)
     with session(config) as redis:
         overlay = Overlay(redis)
         before, after = _effect(config, overlay.all(now), item, name, now)
@@ -261,7 +261,7 @@ def _key(name: Subject) -> bytes:
     return address_key(name.value) if name.is_address else name.value
 
 
-def _person() -> str:
+def person() -> str:
     """Return the user of the operating system who typed the command, the one before sudo if there was one."""
     try:
         person = os.environ.get("SUDO_USER") or getpass.getuser()

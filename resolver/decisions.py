@@ -1,4 +1,4 @@
-"""What analysts decided about leaks: lines of a file in the data folder that only grows, and so their audit trail."""
+"""What analysts decided about findings: lines of a file in the data folder that only grows: their audit trail."""
 
 from __future__ import annotations
 
@@ -22,14 +22,16 @@ MAX_READ: Final = 16_777_216  # octets; what comes after is not followed
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
-    """A line: a pair may send more from now on, or is released once. `at` in Unix seconds."""
+    """A line: a pair may send more from now on, is released once, or raises no alert. Times in Unix seconds."""
 
-    what: Literal["confirm", "release"]
+    what: Literal["confirm", "release", "snooze"]
     domain: str
     client: str = ""  # empty: every client
     reason: str = ""
     by: str = ""
     at: float = 0.0
+    until: float = 0.0  # of a snooze
+    detector: str = ""  # of a snooze; empty: all
 
 
 _encode = msgspec.json.Encoder().encode
@@ -63,30 +65,31 @@ class Decisions:
 
     def apply_new(self, meter: LeakMeter) -> None:
         """Tell a meter what was decided since the last look; a look costs a system call."""
-        try:
-            size = self._path.stat().st_size
-        except OSError:
-            return
-        if size > self._seen:
-            self._apply(meter, releases=True)
+        self._apply(meter, releases=True)
 
-    def _apply(self, meter: LeakMeter, *, releases: bool) -> None:
+    def unseen(self) -> list[Decision]:
+        """Return what was decided since the last look."""
         try:
+            if self._path.stat().st_size <= self._seen:
+                return []
             with self._path.open("rb") as file:
                 file.seek(self._seen)
                 data = file.read(MAX_READ)
         except OSError:
-            return
+            return []
         whole = data[: data.rfind(b"\n") + 1]
         self._seen += len(whole)
-        for decision in _lines(whole):
+        return list(_lines(whole))
+
+    def _apply(self, meter: LeakMeter, *, releases: bool) -> None:
+        for decision in self.unseen():
             try:
                 client, domain = _parsed(decision)
             except BadName:
                 continue
             if decision.what == "confirm":
                 meter.confirm(client, domain)
-            elif releases:
+            elif decision.what == "release" and releases:
                 meter.forget(client, domain)
 
 

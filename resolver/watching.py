@@ -18,6 +18,7 @@ from detectors.conviction import ANYBODY, FOREVER
 from detectors.engine import Engine
 from detectors.sight import Sight, domain_of
 from feeds.overlay import CONVICTS, MAX_TEXT, Override
+from resolver.decisions import Decisions
 from resolver.keeping import FOLDER, read, save
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class Watching:
         self._writer = 0
         self._convicted: list[Override] = []
         self._allowed: set[tuple[str, str]] = set()
+        self._decisions = Decisions(config.data_dir)
         state = read(self._path)
         if state is not None:
             self.engine.load(state)
@@ -71,6 +73,10 @@ class Watching:
 
     def tick(self, now: float) -> None:
         """Do what is due: detectors' own chores, and the state on disk by a fork that nobody waits for."""
+        for decision in self._decisions.unseen():
+            if decision.what == "snooze":
+                who = decision.client or ANYBODY
+                self.engine.snooze(decision.domain, until=decision.until, client=who, detector=decision.detector)
         self._convict(self.engine.tick(now))
         if self._writer:
             self._reap()
