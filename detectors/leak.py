@@ -16,7 +16,19 @@ from typing import TYPE_CHECKING, Any, Final
 from core.finding import Confidence, Finding
 from detectors import leak_words as words
 from detectors.leak_accounts import DAY, Pair
-from detectors.leak_budgets import CLIENT_FULL, FITS, LEARNED_LOAD, Budgets
+from detectors.leak_budgets import CLIENT_FULL, CLIENT_NEAR, DOMAIN_FULL, FITS, LEARNED_LOAD, Budgets
+from detectors.leak_crude import (
+    CARRIER_FACTOR,
+    CARRIERS,
+    FRESH_MASK,
+    KNOWN,
+    ODD_REPEAT,
+    PLAIN_TYPES,
+    REPEAT,
+    REPEATS,
+    SEED,
+    crude_bits,
+)
 from detectors.leak_peers import PEER_LOAD, Apex
 from detectors.leak_settings import LeakSettings
 from detectors.leak_state import ARPA, State
@@ -25,26 +37,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from core.names import Name
+    from detectors.leak_accounts import Account
 
 __all__ = ["LeakMeter", "LeakSettings"]
 
-# The first tier, in bits.
-SEED: Final = 512  # at which a pair leaves it; what it was charged until then is what its accounts begin with
-PAID: Final = 8.0  # a name the first tier was paid for, when the second sees it for the first time
-KNOWN: Final = 4  # a name somebody asked for before
-FRESH_MASK: Final = 1023  # of a pair's number: bits of fresh names; above them, how often known ones were asked
-REPEAT: Final = FRESH_MASK + 1
-REPEATS: Final = SEED // KNOWN * REPEAT  # at which a pair leaves the first tier, too
-FRESH: Final = 14  # another name: type, number of labels, lengths
-OCTET: Final = 6  # of it, letters, digits and hyphens with the octets of the labels' lengths
-ODD_OCTET: Final = 8  # of a name with octets beyond ASCII
-REVERSE_OCTET: Final = 3  # of the digits of an address, every second of them the length of a label
-_ADDRESS_OCTETS: Final = frozenset((2, 3, 4, 40))  # below the reverse zones of a /24 and a /48
-ODD_TYPE: Final = 20  # a record type hardly anybody asks for
-ODD_REPEAT: Final = (KNOWN + ODD_TYPE) // KNOWN * REPEAT
-_PLAIN_TYPES: Final = frozenset((1, 2, 5, 6, 12, 15, 16, 28, 33, 43, 48, 64, 65))
-_CARRIERS: Final = frozenset((10, 25, 65399))  # NULL, KEY, PRIVATE: of use to tunnels alone
-CARRIER_FACTOR: Final = 4
+PAID: Final = 8.0  # bits of a name the first tier was paid for, when the second sees it for the first time
 WIDE_FREE: Final = 24 * 8  # bits of a pair within the first tier that are not charged to its client
 
 _LOOK: Final = 0.75  # load from which evidence is weighed
@@ -125,7 +122,8 @@ class LeakMeter:
 
     def watches(self, domain: Name) -> bool:
         """True for a domain some client of which left the first tier."""
-        return self._state.apexes.get(domain) is not None
+        apexes = self._state.apexes
+        return domain in apexes.young or domain in apexes.old
 
     def take_alerts(self) -> list[Finding]:
         """Return the findings that block nothing and were not taken yet."""
@@ -186,8 +184,7 @@ class LeakMeter:
             pair.settle(now)
             pair.add(total.bits, total.fresh)
             apex = self._state.apex(total.domain, now)
-            if self._budgets.young(now, apex.use):
-                apex.spent += total.fresh
+            self._budgets.carry(now, pair, apex.use, total.fresh)
             apex.note(total.client, pair.load(0.0, 0.0, self._budgets.pair))
 
     def dump(self) -> dict[str, Any]:
@@ -220,22 +217,25 @@ class LeakMeter:
             before = self._meet(now, client, domain, key)
         below = len(qname) - len(domain)
         if not below or qname in state.known.young or qname in state.known.old:
-            after = before + (REPEAT if qtype in _PLAIN_TYPES else ODD_REPEAT)
+            after = before + (REPEAT if qtype in PLAIN_TYPES else ODD_REPEAT)
             if after < REPEATS:
                 state.cheap.young[key] = after
                 return None
         else:
-            charge = _crude_bits(qname, below, qtype, reverse=domain.endswith(ARPA))
+            charge = crude_bits(qname, below, qtype, reverse=domain.endswith(ARPA))
             fresh = (before & FRESH_MASK) + charge
             if fresh < SEED:
                 state.known.put(qname, True)
-                if fresh <= WIDE_FREE or not self._budgets.too_wide(
-                    now, client, domain, min(charge, fresh - WIDE_FREE)
-                ):
-                    state.cheap.young[key] = before + charge
-                    return None
-                pair = self._enter(now, client, domain, key, before)
-                return self._block_wide(now, pair)
+                wide = FITS
+                if fresh > WIDE_FREE:
+                    wide = self._budgets.too_wide(now, client, domain, min(charge, fresh - WIDE_FREE))
+                if wide == CLIENT_FULL:
+                    pair = self._enter(now, client, domain, key, before)
+                    return self._block_wide(now, pair)
+                if wide == CLIENT_NEAR:
+                    self._warn_client(now, Pair(now, client, domain), state.client(client, now).wide)
+                state.cheap.young[key] = before + charge
+                return None
         return self._second_tier(now, self._enter(now, client, domain, key, before), qname, qtype)
 
     def _second_tier(self, now: float, pair: Pair, qname: Name, qtype: int) -> Finding | None:
@@ -247,15 +247,15 @@ class LeakMeter:
         bits = coder.price(below, qtype)
         fresh = 0.0
         if not coder.repeat:
-            if qtype in _CARRIERS:
+            if qtype in CARRIERS:
                 bits *= CARRIER_FACTOR
-            elif bits > PAID and qtype in _PLAIN_TYPES and self._paid(qname):
+            elif bits > PAID and qtype in PLAIN_TYPES and self._paid(qname):
                 bits = PAID
             fresh = bits
         pair.settle(now)
         load = pair.load(bits, fresh, self._budgets.pair)
         finding = self._weigh(now, pair, apex, bits, load) if load > _LOOK else None
-        if finding is None and not pair.learned and now >= self._budgets.learning_until:
+        if finding is None and fresh > 0.0 and now >= self._budgets.learning_until:
             finding = self._weigh_together(now, pair, apex, bits, fresh)
         if finding is not None:
             return finding if self._blocks else None
@@ -265,6 +265,8 @@ class LeakMeter:
             if load > pair.peak and now < self._budgets.learning_until:
                 pair.peak = load
         self._charge(pair, bits, fresh)
+        if fresh > 0.0:
+            self._budgets.carry(now, pair, apex.use, fresh)
         return None
 
     def _paid(self, qname: Name) -> bool:
@@ -295,15 +297,36 @@ class LeakMeter:
         return None
 
     def _weigh_together(self, now: float, pair: Pair, apex: Apex, bits: float, fresh: float) -> Finding | None:
-        """Return why a pair is blocked by a budget it shares, if it is."""
-        full = self._budgets.together(now, pair, apex, bits, fresh)
-        if full == FITS:
+        """Return why a pair is blocked by a budget it shares, if it is; alerts on the way there."""
+        said = self._budgets.together(now, pair, apex, bits, fresh)
+        if said == FITS:
             return None
         clients = len(apex.use.clients)
-        if full == CLIENT_FULL:
-            account = self._state.client(pair.client, now).lone
-            return self._block(now, pair, words.lone_reason(pair.domain, account), 1.0, clients=clients)
-        return self._block(now, pair, words.young_reason(pair.domain, clients, apex.spent), 1.0, clients=clients)
+        account = self._state.client(pair.client, now).lone
+        carried = apex.use.carried(now)
+        if said == CLIENT_FULL:
+            reason = words.lone_reason(pair.domain, account, blocked=True)
+            return self._block(now, pair, reason, 1.0, clients=clients)
+        if said == DOMAIN_FULL:
+            reason = words.young_reason(pair.domain, carried, blocked=True)
+            return self._block(now, pair, reason, 1.0, clients=clients)
+        if said == CLIENT_NEAR:
+            self._warn_client(now, pair, account)
+        elif now - carried.alerted > _AGAIN:
+            carried.alerted = now
+            self._warn(pair, words.young_reason(pair.domain, carried, blocked=False), clients=clients)
+        return None
+
+    def _warn_client(self, now: float, pair: Pair, account: Account) -> None:
+        """Alert that a client's budget for its lone domains is nearly used up; `pair` is the last of them."""
+        client = self._state.client(pair.client, now)
+        if now - client.alerted > _AGAIN:
+            client.alerted = now
+            self._warn(pair, words.lone_reason(pair.domain, account, blocked=False))
+
+    def _warn(self, pair: Pair, reason: str, *, clients: int = 1) -> None:
+        share = self._alert_share
+        self._alert(self._finding(pair, Confidence.MEDIUM, share, reason, clients=clients, allowance=1.0))
 
     def _note_unsent(self, pair: Pair, bits: float, fresh: float) -> None:
         if not pair.unsent:
@@ -333,10 +356,11 @@ class LeakMeter:
         pair.learned = now < self._budgets.learning_until
         seed = charged & FRESH_MASK
         self._charge(pair, seed, seed)
+        use = state.use(domain, now)
+        use.carried(now).join(learning=pair.learned)
+        self._budgets.carry(now, pair, use, seed)
         pair.week += (charged // REPEAT) * KNOWN
         state.pairs.put(key, pair)
-        if not pair.learned:
-            self._budgets.leave(now, client, domain, seed)
         return pair
 
     def _latched(self, now: float, pair: Pair, qname: Name, qtype: int) -> Finding | None:
@@ -362,7 +386,7 @@ class LeakMeter:
 
     def _block_wide(self, now: float, pair: Pair) -> Finding | None:
         account = self._state.client(pair.client, now).wide
-        found = self._block(now, pair, words.lone_reason(pair.domain, account), 1.0)
+        found = self._block(now, pair, words.lone_reason(pair.domain, account, blocked=True), 1.0)
         return found if self._blocks else None
 
     def _alert(self, found: Finding) -> None:
@@ -388,13 +412,3 @@ class LeakMeter:
         if load <= LEARNED_LOAD or load <= self._budgets.allowance(now, pair, apex) - LEARNED_LOAD:
             return None
         return words.lone(pair, apex, peak=load)
-
-
-def _crude_bits(qname: Name, below: int, qtype: int, *, reverse: bool) -> int:
-    """Return the first tier's price of a fresh name with so many octets left of its domain."""
-    octet = OCTET if qname.isascii() else ODD_OCTET
-    if reverse and below in _ADDRESS_OCTETS:
-        octet = REVERSE_OCTET
-    if qtype in _CARRIERS:
-        return (FRESH + octet * below) * CARRIER_FACTOR
-    return FRESH + octet * below + (0 if qtype in _PLAIN_TYPES else ODD_TYPE)

@@ -3,7 +3,7 @@
 Rules:
 1. A pair has one budget. Peers, what was learned of a mail server, or the operator's word speak for more.
 2. New domains hardly anybody else uses are charged to their client as well, or data split over domains would fit.
-3. A domain that is new after the learning phase has one budget for all its clients, or many bots would fit.
+3. A domain that carried little while learning has one budget for all its clients, or many bots would fit.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from core.names import Name, from_text
 from detectors.leak_accounts import DAY, Account, Budget, Pair
-from detectors.leak_peers import MAIL_REPLIES, MAIL_SHARE, YOUNG, Apex, Use
+from detectors.leak_peers import MAIL_REPLIES, MAIL_SHARE, Apex, Use
 from detectors.leak_state import ARPA, State
 
 if TYPE_CHECKING:
@@ -27,15 +27,18 @@ COUNTED: Final = 512.0  # bits of fresh names from which a lone domain of a clie
 EXITS_FREE: Final = 4.0  # such domains of a client and week; from the next one on nothing is free
 WIDE_FACTOR: Final = 4.0  # of the lone budget, for what stays within the first tier
 
-FITS: Final = 0  # what `together` says
-CLIENT_FULL: Final = 1
-DOMAIN_FULL: Final = 2
+FITS: Final = 0  # what is said of a shared budget
+CLIENT_NEAR: Final = 1  # it fits, and an alert is due
+DOMAIN_NEAR: Final = 2
+CLIENT_FULL: Final = 3
+DOMAIN_FULL: Final = 4
 
 
 class Budgets:
     """The budgets of one meter and the evidence that scales them."""
 
     __slots__ = (
+        "_alert_share",
         "_learning_limit",
         "_lone",
         "_tagged",
@@ -56,12 +59,13 @@ class Budgets:
         self._lone: Budget = Budget(settings.lone_budget * 8.0, hour_share=1.0)
         self._wide: Budget = Budget(settings.lone_budget * 8.0 * WIDE_FACTOR)
         self._young: float = settings.young_budget * 8.0
+        self._alert_share: float = settings.alert_share
         self._learning_limit: float = settings.learning_limit * 8.0
         self._tagged: frozenset[bytes] = tagged
 
     def allowance(self, now: float, pair: Pair, apex: Apex) -> float:
         """Return how many budgets the pair has after all evidence, at least one."""
-        best = apex.allowance(now, learned=apex.use.first < self.learning_until)
+        best = apex.allowance(now)
         if self.is_confirmed(pair.client, pair.domain):
             return max(best, CONFIRMED, PEAKS * pair.peak)
         learned = PEAKS * pair.peak
@@ -73,10 +77,6 @@ class Budgets:
         """True when the operator said that the client may send more there, or that all may."""
         return domain in self.confirmed or client + domain in self.confirmed
 
-    def young(self, now: float, use: Use) -> bool:
-        """True of a domain nobody asked about before, for two days."""
-        return use.first >= self.learning_until and now - use.first < YOUNG
-
     def too_much_to_learn(self, now: float, pair: Pair, apex: Apex, bits: float) -> bool:
         """True when not even the learning phase lets a lone pair send that much in an hour."""
         if not self._learning_limit or pair.hour + bits <= self._learning_limit or not apex.use.lone():
@@ -86,38 +86,40 @@ class Budgets:
         return not (_void(pair) and (pair.client in self._tagged or self.state.client(pair.client, now).may_mail()))
 
     def together(self, now: float, pair: Pair, apex: Apex, bits: float, fresh: float) -> int:
-        """Charge the budgets a pair shares, or return which of them is full."""
-        young = self.young(now, apex.use)
-        lone = fresh > 0.0 and apex.use.lone()
-        if not (young or lone) or self._exempt(pair.client, pair.domain):
-            return FITS
-        if young and apex.spent + fresh > self._young:
-            return DOMAIN_FULL
-        if lone and not self._pay_lone(now, pair, bits, fresh):
-            return CLIENT_FULL
-        if young:
-            apex.spent += fresh
-        return FITS
+        """Charge the budget of the client, or return which of those the pair shares is full, or nearly so.
 
-    def too_wide(self, now: float, client: bytes, domain: Name, charge: float) -> bool:
-        """Charge a client for a lone domain within the first tier; True when that budget is full."""
+        What the domain is charged, `carry` is told when the question has passed everything.
+        """
+        if fresh <= 0.0 or self._exempt(pair.client, pair.domain):
+            return FITS
+        share = 0.0
+        if pair.peak <= LEARNED_LOAD:
+            carried = apex.use.carried(now)
+            share = (carried.bits + fresh) / carried.limit(now, self._young)
+            if share > 1.0:
+                return DOMAIN_FULL
+        said = FITS
+        if not pair.learned and apex.use.lone():
+            said = self._pay_lone(now, pair, bits, fresh)
+        return DOMAIN_NEAR if said == FITS and share > self._alert_share else said
+
+    def carry(self, now: float, pair: Pair, use: Use, fresh: float) -> None:
+        """Charge the domain with what a pair sent there. What one does that always sent much is its own affair."""
+        learning = now < self.learning_until
+        if learning or (pair.peak <= LEARNED_LOAD and not self._exempt(pair.client, pair.domain)):
+            use.carried(now).add(now, fresh, learning=learning)
+
+    def too_wide(self, now: float, client: bytes, domain: Name, charge: float) -> int:
+        """Charge a client for a lone domain within the first tier, or return that the budget is full, or nearly so."""
         if now < self.learning_until or self._exempt(client, domain):
-            return False
+            return FITS
         use = self.state.use(domain, now)
         if use.first < self.learning_until or not use.lone():
-            return False
-        return not _pay(now, self.state.client(client, now).wide, charge, self._wide)
+            return FITS
+        return self._pay(now, self.state.client(client, now).wide, charge, self._wide)
 
-    def leave(self, now: float, client: bytes, domain: Name, seed: float) -> None:
-        """Take in that a pair left the first tier after the learning phase with so many bits."""
-        use = self.state.use(domain, now)
-        if use.first < self.learning_until or self._exempt(client, domain):
-            return
-        if self.young(now, use):
-            self.state.apex(domain, now).spent += seed
-
-    def _pay_lone(self, now: float, pair: Pair, bits: float, fresh: float) -> bool:
-        """Charge a client for a lone domain beyond what is free there; False when that budget is full."""
+    def _pay_lone(self, now: float, pair: Pair, bits: float, fresh: float) -> int:
+        """Charge a client for a lone domain beyond what is free there, or return that the budget is full, or nearly."""
         client = self.state.client(pair.client, now)
         total = pair.month + fresh
         if not pair.counted and total >= COUNTED:
@@ -133,22 +135,22 @@ class Budgets:
         else:
             free = COUNTED
         charge = min(bits, total - free)
-        return charge <= 0.0 or _pay(now, client.lone, charge, self._lone)
+        return FITS if charge <= 0.0 else self._pay(now, client.lone, charge, self._lone)
+
+    def _pay(self, now: float, account: Account, bits: float, budget: Budget) -> int:
+        """Charge the account when it has room."""
+        account.settle(now)
+        load = account.load(bits, bits, budget)
+        if load > 1.0:
+            return CLIENT_FULL
+        account.add(bits, bits)
+        return CLIENT_NEAR if load > self._alert_share else FITS
 
     def _exempt(self, client: bytes, domain: Name) -> bool:
         return domain.endswith(ARPA) or self.is_confirmed(client, domain)
 
     def _mails(self, now: float, client: bytes) -> bool:
         return client in self._tagged or self.state.client(client, now).mails(now)
-
-
-def _pay(now: float, account: Account, bits: float, budget: Budget) -> bool:
-    """Charge the account when it has room."""
-    account.settle(now)
-    if account.load(bits, bits, budget) > 1.0:
-        return False
-    account.add(bits, bits)
-    return True
 
 
 def _void(pair: Pair) -> bool:

@@ -2,8 +2,8 @@
 
 Rules:
 1. Evidence is what an attacker cannot write into a name: loads of other clients of the organisation, age, role.
-2. A domain first seen after the learning phase gets no help from peers for two days and little after that, and all its
-   clients together have one budget in those two days: a group of bots looks like peers too.
+2. A domain that carried no data while learning gets no help from peers for two days and little after that, and what all
+   its clients together send is bounded (detectors/leak_sums.py): a group of bots looks like peers too.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from detectors.leak_accounts import DAY, HOUR, WEEK, Account
 from detectors.leak_code import Coder
+from detectors.leak_sums import LONE, Sum
 
 if TYPE_CHECKING:
     from core.names import Name
 
-LONE: Final = 2  # clients; a domain with more of them is shared
 CLIENTS_KNOWN: Final = 20  # clients of a domain that are remembered by address
 PEERS_KNOWN: Final = 64  # loaded clients of a domain and day
 PEER_LOAD: Final = 0.1  # load from which a client counts as a peer
@@ -25,7 +25,6 @@ RANK: Final = 6  # the load that is exceeded by five others
 
 FEW: Final = 10  # clients; fewer are no crowd
 MANY: Final = 20  # clients; from here on the loads of today count as well, not only those of the days before
-YOUNG: Final = 2.0 * DAY  # seconds
 CROWD: Final = 32  # peers; an attacker does not have so many clients for a day unseen
 
 STEP: Final = 3.0  # times the load of the sixth peer
@@ -44,18 +43,26 @@ _MAIL_BEGUN: Final = 10  # domains after which the learning phase takes a client
 
 
 class Use:
-    """Who asks at a domain, and since when."""
+    """Who asks at a domain, since when, and what all of them sent."""
 
-    __slots__ = ("clients", "first")
+    __slots__ = ("clients", "first", "sum")
 
     def __init__(self, first: float) -> None:
         self.first: float = first  # Unix seconds
         self.clients: tuple[bytes, ...] = ()  # at most CLIENTS_KNOWN
+        self.sum: Sum | None = None  # none within the first tier
 
     def meet(self, client: bytes) -> None:
         """Take in a client."""
         if len(self.clients) < CLIENTS_KNOWN and client not in self.clients:
             self.clients = (*self.clients, client)
+
+    def carried(self, now: float) -> Sum:
+        """Return the sum of what was sent; it begins now when there is none."""
+        found = self.sum
+        if found is None:
+            found = self.sum = Sum(now)
+        return found
 
     def lone(self) -> bool:
         """True while hardly anybody else asks there."""
@@ -65,12 +72,11 @@ class Use:
 class Apex:
     """A domain somebody left the first tier at: its code, and the loads of its clients."""
 
-    __slots__ = ("before", "coder", "day_at", "hour_at", "level", "peers", "spent", "today", "use")
+    __slots__ = ("before", "coder", "day_at", "hour_at", "level", "peers", "today", "use")
 
     def __init__(self, use: Use, now: float, *, reverse: bool = False) -> None:
         self.use: Use = use
         self.coder: Coder = Coder(reverse=reverse)
-        self.spent: float = 0.0  # bits of all clients while the domain was young
         self.today: dict[bytes, float] = {}  # client -> highest load since `day_at`
         self.before: float = 0.0  # the level of the days before
         self.level: float = 0.0  # load that five others exceed
@@ -104,11 +110,13 @@ class Apex:
             self.level = max(self.level, sixth)
             self.peers = max(self.peers, len(self.today))
 
-    def allowance(self, now: float, *, learned: bool) -> float:
+    def allowance(self, now: float) -> float:
         """Return how many budgets the peers of a client speak for, at least one."""
         self.refresh(now)
         use = self.use
-        if len(use.clients) < FEW or (not learned and now - use.first < YOUNG):
+        carried = use.carried(now)
+        learned = carried.known()
+        if len(use.clients) < FEW or carried.young(now):
             return 1.0
         crowd = self.peers >= CROWD
         step = STEP_CROWD if crowd else (STEP_LEARNED if learned else STEP)
@@ -117,14 +125,14 @@ class Apex:
 
     def dump(self) -> list[Any]:
         """Return the state as plain values."""
-        numbers = [self.spent, self.before, self.level, self.day_at, self.hour_at]
+        numbers = [self.before, self.level, self.day_at, self.hour_at]
         return [self.coder.dump(), numbers, self.peers, self.today]
 
     def restore(self, state: list[Any]) -> None:
         """Take up what `dump` returned; raises ValueError or TypeError when it is something else."""
         coder, numbers, peers, today = state
         self.coder.load(coder)
-        self.spent, self.before, self.level, self.day_at, self.hour_at = (float(number) for number in numbers)
+        self.before, self.level, self.day_at, self.hour_at = (float(number) for number in numbers)
         self.peers = int(peers)
         self.today = {bytes(client): float(load) for client, load in dict(today).items()}
 
@@ -137,11 +145,12 @@ class Apex:
 class Client:
     """What is known of a client whatever the domain: its lone domains together, and signs of a mail server."""
 
-    __slots__ = ("exits", "exits_at", "lone", "mail_domains", "mail_since", "wide")
+    __slots__ = ("alerted", "exits", "exits_at", "lone", "mail_domains", "mail_since", "wide")
 
     def __init__(self, now: float) -> None:
         self.lone: Account = Account(now)  # beyond the first tier
         self.wide: Account = Account(now)  # within the first tier
+        self.alerted: float = 0.0  # Unix seconds of the last alert about its lone domains
         self.exits: float = 0.0  # lone domains at which the first tier was left, of a week
         self.exits_at: float = now
         self.mail_domains: set[Name] = set()
@@ -169,7 +178,7 @@ class Client:
 
     def dump(self) -> list[Any]:
         """Return the state as plain values."""
-        numbers = [self.exits, self.exits_at, self.mail_since]
+        numbers = [self.exits, self.exits_at, self.mail_since, self.alerted]
         return [self.lone.dump(), self.wide.dump(), numbers, list(self.mail_domains)]
 
     def restore(self, state: list[Any]) -> None:
@@ -177,5 +186,5 @@ class Client:
         lone, wide, numbers, mail = state
         self.lone.restore(lone)
         self.wide.restore(wide)
-        self.exits, self.exits_at, self.mail_since = (float(number) for number in numbers)
+        self.exits, self.exits_at, self.mail_since, self.alerted = (float(number) for number in numbers)
         self.mail_domains = {bytes(domain) for domain in mail}

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from detectors.leak_accounts import WEEK, Generations, Pair
 from detectors.leak_peers import Apex, Client, Use
+from detectors.leak_sums import Sum
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from core.names import Name
 
 ARPA: Final = b"\x04arpa\x00"
-VERSION: Final = 1  # of what `dump` returns
+VERSION: Final = 2  # of what `dump` returns
 # At most 220 MB when all are full: 115 octets a pair in the first tier, 100 a name, 400 a pair beyond it, 250 a domain,
 # and up to 78,000 an apex, of which an office of 500 clients has some 250.
 CHEAP_CAP: Final = 400_000  # pairs in the first tier
@@ -108,7 +109,10 @@ class State:
             "rotate_at": self.rotate_at,
             "cheap": self.cheap.items(),
             "known": [name for name, _ in self.known.items()],
-            "uses": [(domain, use.first, use.clients) for domain, use in self.uses.items()],
+            "uses": [
+                (domain, use.first, use.clients, None if use.sum is None else use.sum.dump())
+                for domain, use in self.uses.items()
+            ],
             "apexes": [(domain, apex.dump()) for domain, apex in self.apexes.items()],
             "clients": [(client, known.dump()) for client, known in self.clients.items()],
             "pairs": [pair.dump_pair() for pair in self.pairs.values()],
@@ -123,8 +127,9 @@ class State:
             self.cheap.put(bytes(key), int(bits))
         for name in state["known"]:
             self.known.put(bytes(name), True)
-        for domain, first, clients in state["uses"]:
+        for domain, first, clients, carried in state["uses"]:
             use = Use(float(first))
+            use.sum = None if carried is None else Sum.from_dump(carried)
             use.clients = tuple(bytes(client) for client in clients)
             self.uses.put(bytes(domain), use)
         for domain, kept in state["apexes"]:

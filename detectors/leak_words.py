@@ -13,6 +13,7 @@ from core.names import Name, to_text
 if TYPE_CHECKING:
     from detectors.leak_accounts import Account, Budget, Pair
     from detectors.leak_peers import Apex
+    from detectors.leak_sums import Sum
 
 DETECTOR: Final = "leak"
 OCTET: Final = 8.0  # bits
@@ -97,19 +98,21 @@ def lone(pair: Pair, apex: Apex, *, peak: float) -> Lone:
     )
 
 
-def lone_reason(domain: Name, account: Account) -> str:
+def lone_reason(domain: Name, account: Account, *, blocked: bool) -> str:
     """Return why a client is at its budget over all domains that nobody else uses."""
+    what = "the next one would pass the budget, it was not sent" if blocked else "the budget is nearly used up"
     return (
-        f"names below several domains hardly anybody else uses, {to_text(domain)} the last, can together carry "
-        f"{account.day / OCTET:.0f} bytes out within about a day: data split over domains"
+        f"names below domains hardly anybody else uses, {to_text(domain)} the last, can together carry "
+        f"{account.day / OCTET:.0f} bytes out within about a day, {account.month / OCTET:.0f} within a month; {what}"
     )
 
 
-def young_reason(domain: Name, clients: int, spent: float) -> str:
+def young_reason(domain: Name, carried: Sum, *, blocked: bool) -> str:
     """Return why a domain is at the budget of all its clients together."""
+    what = "the next one would pass the budget, it was not sent" if blocked else "the budget is nearly used up"
     return (
-        f"{to_text(domain)} is new here, and its {clients} clients (counted to 20) already asked for names that can "
-        f"carry {spent / OCTET:.0f} bytes out; confirm the domain when a new service was rolled out"
+        f"{to_text(domain)} carried nothing or little while learning, and names {carried.clients} clients asked there "
+        f"can carry {carried.bits / OCTET:.0f} bytes out; {what}; confirm the domain when a new service was rolled out"
     )
 
 

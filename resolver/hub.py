@@ -126,8 +126,10 @@ class Hub:
         """Take what a worker said, and listen again in a while."""
         loop = asyncio.get_running_loop()
         loop.remove_reader(sock.fileno())
-        self._on_said(sock)
-        loop.call_later(REST, self._listen_to, sock)
+        try:
+            self._on_said(sock)
+        finally:
+            loop.call_later(REST, self._listen_to, sock)
 
     def _listen_to(self, sock: socket.socket) -> None:
         if not self._stopping.is_set():
@@ -161,8 +163,8 @@ class Hub:
         if events:
             self._events += len(events)
             self._rates.add(events)
-            self._watching.see(events)
             self._journal.write(events, time.time())
+            self._watching.see(events)
 
     def _charge(self, totals: Sequence[Total]) -> None:
         """Charge what other nodes told to the workers that meet these clients."""
