@@ -47,7 +47,7 @@ def measure(data: Path, *, quick: bool) -> list[Row]:
     office = list(crawl(data, limit=limit, office=True))
     return [
         *_young(office),
-        *_lookalike(data, office, names=60 if quick else 500),
+        *_lookalike(data, office, names=60 if quick else 1_500),
         *_storm_quiet(data, office, limit=limit),
         *_storm_recall(data, runs=4 if quick else 20),
         *_bypass(data, office),
@@ -94,6 +94,9 @@ def _at(one: Sight, when: float) -> Sight:
     from msgspec.structs import replace
 
     return replace(one, at=when)
+
+
+_ENOUGH: Final = 300  # protected names that a bar on precision wants
 
 
 def _names(data: Path, count: int) -> list[str]:
@@ -153,11 +156,19 @@ def _squats(protected: Sequence[str], false: Mapping[Confidence, float]) -> Iter
         yield _share("lookalike", "recall", sum(told[kind, one] for one in Confidence), n, of=kind)
         sure = told[kind, Confidence.MEDIUM] + told[kind, Confidence.HIGH]
         yield _share("lookalike", "recall at MEDIUM or above", sure, n, of=kind)
+    enough = len(protected) >= _ENOUGH  # else an upper bound says nothing about so rare a thing
     for one, bar in ((Confidence.MEDIUM, 0.9), (Confidence.HIGH, 0.99)):
         right = sum(told[kind, one] for kind in tried) / sum(tried.values()) * PRIOR
         what = f"precision of {one.name} at worst, one look-alike in {1 / PRIOR:,.0f} domains"
         value = right / (right + false[one])
-        yield Row(detector="lookalike", what=what, value=value, n=sum(tried.values()), bar=bar, at_most=False)
+        yield Row(
+            detector="lookalike",
+            what=what,
+            value=value,
+            n=sum(tried.values()),
+            bar=bar if enough else None,
+            at_most=False,
+        )
 
 
 def _storm_quiet(data: Path, office: Sequence[Sight], *, limit: int) -> Iterator[Row]:
