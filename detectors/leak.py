@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from core.finding import Confidence, Finding
 from detectors import leak_words as words
 from detectors.leak_accounts import DAY, Pair
-from detectors.leak_budgets import CLIENT_FULL, CLIENT_NEAR, DOMAIN_FULL, FITS, LEARNED_LOAD, Budgets
+from detectors.leak_budgets import CLIENT_FULL, CLIENT_NEAR, DOMAIN_FULL, FITS, Budgets
 from detectors.leak_crude import (
     CARRIER_FACTOR,
     CARRIERS,
@@ -31,7 +31,7 @@ from detectors.leak_crude import (
 )
 from detectors.leak_peers import PEER_LOAD, Apex
 from detectors.leak_settings import LeakSettings
-from detectors.leak_state import ARPA, State
+from detectors.leak_state import ARPA, MX, TXT, State
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -49,10 +49,6 @@ _AGAIN: Final = 7.0 * DAY  # seconds until a pair is alerted about once more
 MAX_ALERTS: Final = 1_024  # waiting to be taken
 MAX_UNSENT: Final = 65_536  # pairs whose charges wait to be told to other nodes
 _NX: Final = 3
-_MX: Final = 15
-_TXT: Final = 16
-_DMARC: Final = b"\x06_dmarc"
-_DKIM: Final = b"\x0a_domainkey"
 _LOOPBACK: Final = 127
 
 
@@ -93,8 +89,8 @@ class LeakMeter:
         """Charge the question, or return why it must not be sent on; it is then not charged."""
         if self._off:
             return None
-        if qtype in {_MX, _TXT}:
-            self._note_mail(now, client, domain, qname, qtype)
+        if qtype in {MX, TXT}:
+            self._state.note_mail(now, client, domain, qname, qtype)
         key = client + domain
         pair = self._state.pairs.get(key)
         if pair is None:
@@ -143,7 +139,7 @@ class LeakMeter:
 
     def review(self, now: float) -> list[words.Lone]:
         """Return the pairs for whose load nobody else speaks, the heaviest first."""
-        found = [lone for pair in self._state.pairs.values() if (lone := self._lone(now, pair)) is not None]
+        found = [lone for pair in self._state.pairs.values() if (lone := self._budgets.alone(now, pair)) is not None]
         return sorted(found, key=lambda lone: -lone.per_day)
 
     def confirm(self, client: bytes, domain: Name) -> None:
@@ -154,11 +150,12 @@ class LeakMeter:
                 pair.finding = None
 
     def forget(self, client: bytes, domain: Name) -> None:
-        """Release the pair with empty accounts; the same names bring it back. A confirmation is taken back, too."""
+        """Release the pair with empty accounts, and take a confirmation back; an empty client stands for all.
+
+        What all clients sent to the domain together is forgotten only for all.
+        """
         self._budgets.confirmed.discard(client + domain)
-        pair = self._state.pairs.get(client + domain)
-        if pair is not None:
-            pair.release()
+        self._state.release(client, domain)
 
     def totals(self, now: float) -> list[words.Total]:  # noqa: ARG002 - the clock of all calls
         """Return what was charged beyond the first tier since the last call, for the `add_foreign` of other nodes.
@@ -325,8 +322,8 @@ class LeakMeter:
             self._warn(pair, words.lone_reason(pair.domain, account, blocked=False))
 
     def _warn(self, pair: Pair, reason: str, *, clients: int = 1) -> None:
-        share = self._alert_share
-        self._alert(self._finding(pair, Confidence.MEDIUM, share, reason, clients=clients, allowance=1.0))
+        load = pair.load(0.0, 0.0, self._budgets.pair)
+        self._alert(self._finding(pair, Confidence.MEDIUM, load, reason, clients=clients, allowance=1.0))
 
     def _note_unsent(self, pair: Pair, bits: float, fresh: float) -> None:
         if not pair.unsent:
@@ -340,8 +337,8 @@ class LeakMeter:
     def _meet(self, now: float, client: bytes, domain: Name, key: bytes) -> int:
         """Take in a pair that is new this week; returns what it was charged in the week before."""
         state = self._state
-        state.use(domain, now).meet(client)
         bits = state.cheap.old.pop(key, 0)
+        state.use(domain, now).meet(client, learning=not bits and now < self._budgets.learning_until)
         state.cheap.put(key, bits)
         return bits
 
@@ -357,8 +354,8 @@ class LeakMeter:
         seed = charged & FRESH_MASK
         self._charge(pair, seed, seed)
         use = state.use(domain, now)
-        use.carried(now).join(learning=pair.learned)
-        self._budgets.carry(now, pair, use, seed)
+        if use.carried(now).join(learning=pair.learned):
+            self._budgets.carry(now, pair, use, seed)
         pair.week += (charged // REPEAT) * KNOWN
         state.pairs.put(key, pair)
         return pair
@@ -400,15 +397,3 @@ class LeakMeter:
     ) -> Finding:
         shown = words.evidence(pair, self._budgets.pair, clients=clients, allowance=allowance)
         return words.finding(pair.client, pair.domain, confidence=confidence, load=load, reason=reason, evidence=shown)
-
-    def _note_mail(self, now: float, client: bytes, domain: Name, qname: Name, qtype: int) -> None:
-        if qtype == _MX or qname.startswith(_DMARC) or _DKIM in qname:
-            self._state.client(client, now).note_mail(now, domain)
-
-    def _lone(self, now: float, pair: Pair) -> words.Lone | None:
-        apex = self._state.apex(pair.domain, now)
-        pair.settle(now)
-        load = max(pair.peak, pair.load(0.0, 0.0, self._budgets.pair))
-        if load <= LEARNED_LOAD or load <= self._budgets.allowance(now, pair, apex) - LEARNED_LOAD:
-            return None
-        return words.lone(pair, apex, peak=load)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import exp
+from math import exp, inf
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import msgspec
@@ -117,7 +117,7 @@ class Pair(Account):
         self.peak: float = 0.0  # highest load of the learning phase
         self.replies: int = 0  # answers seen
         self.void: int = 0  # of them: NXDOMAIN, or an address in 127/8
-        self.alerted: float = 0.0  # Unix seconds of the last alert
+        self.alerted: float = -inf  # Unix seconds of the last alert
         self.latched: float = 0.0  # Unix seconds at which it was blocked
         self.finding: Finding | None = None  # why it is blocked
         self.unsent: float = 0.0  # bits charged here that other nodes have not been told
@@ -126,7 +126,8 @@ class Pair(Account):
     def release(self) -> None:
         """Unlatch with empty accounts."""
         self.finding = None
-        self.latched = self.alerted = 0.0
+        self.latched = 0.0
+        self.alerted = -inf
         self.clear()
 
     def dump_pair(self) -> list[Any]:

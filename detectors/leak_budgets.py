@@ -15,6 +15,7 @@ from core.names import Name, from_text
 from detectors.leak_accounts import DAY, Account, Budget, Pair
 from detectors.leak_peers import MAIL_REPLIES, MAIL_SHARE, Apex, Use
 from detectors.leak_state import ARPA, State
+from detectors.leak_words import Lone, lone
 
 if TYPE_CHECKING:
     from detectors.leak_settings import LeakSettings
@@ -59,7 +60,7 @@ class Budgets:
         self._lone: Budget = Budget(settings.lone_budget * 8.0, hour_share=1.0)
         self._wide: Budget = Budget(settings.lone_budget * 8.0 * WIDE_FACTOR)
         self._young: float = settings.young_budget * 8.0
-        self._alert_share: float = settings.alert_share
+        self._alert_share: float = settings.shared_alert_share
         self._learning_limit: float = settings.learning_limit * 8.0
         self._tagged: frozenset[bytes] = tagged
 
@@ -72,6 +73,15 @@ class Budgets:
         if learned > best and pair.peak > LEARNED_LOAD and _void(pair) and self._mails(now, pair.client):
             return learned
         return best
+
+    def alone(self, now: float, pair: Pair) -> Lone | None:
+        """Return what the operator is to see of a pair with much load for which nobody else speaks."""
+        apex = self.state.apex(pair.domain, now)
+        pair.settle(now)
+        load = max(pair.peak, pair.load(0.0, 0.0, self.pair))
+        if load <= LEARNED_LOAD or load <= self.allowance(now, pair, apex) - LEARNED_LOAD:
+            return None
+        return lone(pair, apex, peak=load)
 
     def is_confirmed(self, client: bytes, domain: Name) -> bool:
         """True when the operator said that the client may send more there, or that all may."""
@@ -94,8 +104,7 @@ class Budgets:
             return FITS
         share = 0.0
         if pair.peak <= LEARNED_LOAD:
-            carried = apex.use.carried(now)
-            share = (carried.bits + fresh) / carried.limit(now, self._young)
+            share = (apex.use.carried(now).bits + fresh) / apex.use.limit(now, self._young)
             if share > 1.0:
                 return DOMAIN_FULL
         said = FITS

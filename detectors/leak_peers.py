@@ -8,7 +8,7 @@ Rules:
 
 from __future__ import annotations
 
-from math import exp
+from math import exp, inf
 from typing import TYPE_CHECKING, Any, Final
 
 from detectors.leak_accounts import DAY, HOUR, WEEK, Account
@@ -45,15 +45,17 @@ _MAIL_BEGUN: Final = 10  # domains after which the learning phase takes a client
 class Use:
     """Who asks at a domain, since when, and what all of them sent."""
 
-    __slots__ = ("clients", "first", "sum")
+    __slots__ = ("clients", "first", "learned", "sum")
 
     def __init__(self, first: float) -> None:
         self.first: float = first  # Unix seconds
         self.clients: tuple[bytes, ...] = ()  # at most CLIENTS_KNOWN
+        self.learned: int = 0  # clients that came while learning
         self.sum: Sum | None = None  # none within the first tier
 
-    def meet(self, client: bytes) -> None:
-        """Take in a client."""
+    def meet(self, client: bytes, *, learning: bool) -> None:
+        """Take in a client that was not there lately."""
+        self.learned += learning
         if len(self.clients) < CLIENTS_KNOWN and client not in self.clients:
             self.clients = (*self.clients, client)
 
@@ -63,6 +65,14 @@ class Use:
         if found is None:
             found = self.sum = Sum(now)
         return found
+
+    def crowded(self) -> bool:
+        """True of a domain that a crowd asked at while learning."""
+        return self.learned > CROWD
+
+    def limit(self, now: float, budget: float) -> float:
+        """Return how many bits all clients may send here."""
+        return self.carried(now).limit(now, budget, crowded=self.crowded())
 
     def lone(self) -> bool:
         """True while hardly anybody else asks there."""
@@ -115,8 +125,8 @@ class Apex:
         self.refresh(now)
         use = self.use
         carried = use.carried(now)
-        learned = carried.known()
-        if len(use.clients) < FEW or carried.young(now):
+        learned = use.crowded() or carried.known()
+        if len(use.clients) < FEW or (not learned and carried.young(now)):
             return 1.0
         crowd = self.peers >= CROWD
         step = STEP_CROWD if crowd else (STEP_LEARNED if learned else STEP)
@@ -150,7 +160,7 @@ class Client:
     def __init__(self, now: float) -> None:
         self.lone: Account = Account(now)  # beyond the first tier
         self.wide: Account = Account(now)  # within the first tier
-        self.alerted: float = 0.0  # Unix seconds of the last alert about its lone domains
+        self.alerted: float = -inf  # Unix seconds of the last alert about its lone domains
         self.exits: float = 0.0  # lone domains at which the first tier was left, of a week
         self.exits_at: float = now
         self.mail_domains: set[Name] = set()

@@ -14,9 +14,13 @@ if TYPE_CHECKING:
     from core.names import Name
 
 ARPA: Final = b"\x04arpa\x00"
+MX: Final = 15
+TXT: Final = 16
+_DMARC: Final = b"\x06_dmarc"
+_DKIM: Final = b"\x0a_domainkey"
 VERSION: Final = 2  # of what `dump` returns
-# At most 220 MB when all are full: 115 octets a pair in the first tier, 100 a name, 400 a pair beyond it, 250 a domain,
-# and up to 78,000 an apex, of which an office of 500 clients has some 250.
+# At most 270 MB when all are full: 115 octets a pair in the first tier, 100 a name, 400 a pair beyond it, 250 a domain,
+# 230 for its sum, and up to 78,000 an apex, of which an office of 500 clients has some 250.
 CHEAP_CAP: Final = 400_000  # pairs in the first tier
 NAMES_CAP: Final = 200_000  # names known in the first tier
 PAIRS_CAP: Final = 65_536  # pairs beyond it
@@ -85,6 +89,20 @@ class State:
             self.clients.put(client, found)
         return found
 
+    def release(self, client: bytes, domain: Name) -> None:
+        """Unlatch the pair with empty accounts; an empty client stands for all of them, and empties their sum."""
+        for pair in self.pairs.values():
+            if pair.domain == domain and client in {b"", pair.client}:
+                pair.release()
+        use = self.uses.get(domain)
+        if not client and use is not None and use.sum is not None:
+            use.sum.bits = 0.0
+
+    def note_mail(self, now: float, client: bytes, domain: Name, qname: Name, qtype: int) -> None:
+        """Take in a question for MX or TXT: a mail server asks for MX, DMARC and DKIM of many domains."""
+        if qtype == MX or qname.startswith(_DMARC) or _DKIM in qname:
+            self.client(client, now).note_mail(now, domain)
+
     def counters(self) -> dict[str, int]:
         """Return sizes, and what was dropped at the caps."""
         return {
@@ -110,7 +128,7 @@ class State:
             "cheap": self.cheap.items(),
             "known": [name for name, _ in self.known.items()],
             "uses": [
-                (domain, use.first, use.clients, None if use.sum is None else use.sum.dump())
+                (domain, use.first, use.learned, use.clients, None if use.sum is None else use.sum.dump())
                 for domain, use in self.uses.items()
             ],
             "apexes": [(domain, apex.dump()) for domain, apex in self.apexes.items()],
@@ -127,8 +145,9 @@ class State:
             self.cheap.put(bytes(key), int(bits))
         for name in state["known"]:
             self.known.put(bytes(name), True)
-        for domain, first, clients, carried in state["uses"]:
+        for domain, first, learned, clients, carried in state["uses"]:
             use = Use(float(first))
+            use.learned = int(learned)
             use.sum = None if carried is None else Sum.from_dump(carried)
             use.clients = tuple(bytes(client) for client in clients)
             self.uses.put(bytes(domain), use)

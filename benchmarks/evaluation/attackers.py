@@ -56,9 +56,9 @@ def narrow(rng: random.Random) -> list[Run]:
     return [_run("codebook of 256", "4 kB", codebook, gap=0.2), _run("record types", "4 kB", types, gap=0.2)]
 
 
-def bot(rng: random.Random, domain: Name) -> Query:
-    """Return what one of many bots sends: a name of 16 random octets."""
-    return Query(0.0, from_labels((_base32(rng, 16).encode(),))[:-1] + domain, domain, A, 16.0)
+def bot(rng: random.Random, domain: Name, octets: int = 16) -> Query:
+    """Return what one of many bots sends: a name of so many random octets."""
+    return Query(0.0, from_labels((_base32(rng, octets).encode(),))[:-1] + domain, domain, A, float(octets))
 
 
 def moved(query: Query, domain: Name, *, at: float) -> Query:

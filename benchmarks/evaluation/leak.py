@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 SHORT: Final = 512.0  # octets
 PACES: Final = {"1 per 10 s": 10.0, "1 per min": 60.0, "1 per 10 min": 600.0, "1 per h": 3600.0}  # seconds
 JITTER: Final = 0.5
+DAY: Final = 86_400.0
 BARS: Final = {"1 per 10 s": 512.0, "1 per min": 512.0, "1 per 10 min": 1024.0, "1 per h": 1536.0}  # octets, 95 %
 HIDDEN_BAR: Final = 1200.0  # octets, 95 %, of encodings
 SPLIT_BAR: Final = 1024.0  # octets, sum over a client's domains
@@ -43,8 +44,28 @@ BOTS: Final = {10: 4096.0, 30: 8192.0}  # bots -> octets in sum
 _CLIENT: Final = bytes((10, 9, 0, 1))
 _NXDOMAIN: Final = 3
 _SPLIT_QUERIES: Final = 3000
-_AGED: Final = 5 * 86_400.0  # seconds
 _FULL: Final = "full speed"
+
+
+class Ageing(NamedTuple):
+    """What bots do with a domain before they use it."""
+
+    what: str
+    days: int = 0  # before
+    daily: bool = False  # each asks for a fresh name a day, not once for the domain itself
+    octets: int = 16  # of payload in such a name
+    installed: float = LEARNED / DAY  # days for which the meter has been running then
+
+
+_YOUNG: Final = Ageing("never asked for before")
+_AGEINGS: Final = (
+    Ageing("domain asked for 5 days before", 5),
+    Ageing("domain asked for 20 days before", 20),
+    Ageing("domain asked for 5 days before, while learning", 5, installed=8.0),
+    Ageing("a name a day each for 5 days", 5, daily=True),
+    Ageing("a name a day each for 20 days", 20, daily=True),
+    Ageing("a short name a day each for 20 days", 20, daily=True, octets=2),
+)
 
 
 class Outcome(NamedTuple):
@@ -54,6 +75,7 @@ class Outcome(NamedTuple):
     leaked: float  # octets before the first block; all of them when there was none
     queries: int  # sent on before it
     stopped: bool
+    warned: bool  # an alert came before it
 
 
 def measure(data: Path, *, quick: bool) -> list[Row]:
@@ -110,6 +132,8 @@ def _slow(runs: Sequence[Run], seeds: int) -> Iterator[Row]:
             yield count_row(
                 "leak", f"{pace}, runs not stopped", half, sum(not one.stopped for one in found), len(found)
             )
+            warned = sum(one.warned for one in found)
+            yield count_row("leak", f"{pace}, runs with an alert before the block", half, warned, len(found))
 
 
 def _hidden(words: Sequence[str], seeds: int) -> Iterator[Row]:
@@ -174,40 +198,60 @@ def _bots(days: int) -> Iterator[Row]:
             total = _bots_sum(number, PACES[pace], days)
             what = f"{number} bots on a new domain, {pace} each, {days} days, sum"
             yield quantile_row("leak", what, "16 octets a name", [total], 1.0, unit="B", bar=bar)
-    for number in BOTS:
-        total = _bots_sum(number, PACES["1 per 10 min"], days, aged=_AGED)
-        what = f"{number} bots, domain asked for {_AGED / 86_400:.0f} days before, 1 per 10 min each, {days} days, sum"
-        yield quantile_row("leak", what, "16 octets a name", [total], 1.0, unit="B")
+    for pace in ("1 per min", "1 per 10 min"):
+        for ageing in _AGEINGS:
+            for number, bar in BOTS.items():
+                total = _bots_sum(number, PACES[pace], days, ageing)
+                what = f"{number} aged bots, {pace} each, {days} days, sum"
+                yield quantile_row("leak", what, ageing.what, [total], 1.0, unit="B", bar=bar)
+    for ageing in (_YOUNG, *_AGEINGS):
+        total = _bots_sum(100, PACES["1 per 10 min"], days, ageing)
+        what = f"100 bots, 1 per 10 min each, {days} days, sum"
+        yield quantile_row("leak", what, ageing.what, [total], 1.0, unit="B")
 
 
-def _bots_sum(number: int, seconds: float, days: int, *, aged: float = 0.0) -> float:
-    """Return what the bots get out together; with `aged`, each asked for the domain itself that many seconds before."""
+def _bots_sum(number: int, seconds: float, days: int, ageing: Ageing | None = None) -> float:
+    """Return what the bots get out together, what they ask beforehand to make the domain look old included."""
+    ageing = ageing or _YOUNG
     rng = random.Random(number)
-    line, domain = new_line(started=-LEARNED), attackers.domain_for(rng)
+    line, domain = new_line(started=-ageing.installed * DAY), attackers.domain_for(rng)
     clients = [bytes((10, 8, 0, at)) for at in range(number)]
     starts = [rng.uniform(0, 3600) for _ in clients]
-    for client in clients if aged else ():
-        line.ask(-aged, client, domain, domain, 1)
-    leaked, at = 0.0, 0.0
-    for turn in range(int(days * 86_400 / seconds)):
+    leaked = _age(line, clients, domain, ageing, rng)
+    at = 0.0
+    for turn in range(int(days * DAY / seconds)):
         for client, start in zip(clients, starts, strict=True):
             at = max(at, turn * seconds + start * seconds / 3600)
-            query = attackers.bot(rng, domain)
-            if line.ask(at, client, domain, query.qname, query.qtype) is None:
-                leaked += query.payload
+            leaked += _bot_asks(line, at, client, attackers.bot(rng, domain))
     return leaked
+
+
+def _age(line: Line, clients: Sequence[bytes], domain: Name, ageing: Ageing, rng: random.Random) -> float:
+    """Let each bot ask for the bare domain, or for a fresh name a day; returns the octets sent."""
+    if ageing.days and not ageing.daily:
+        for client in clients:
+            line.ask(-ageing.days * DAY, client, domain, domain, 1)
+        return 0.0
+    moments = ((day * DAY, client) for day in range(-ageing.days, 0) for client in clients)
+    return sum(_bot_asks(line, at, client, attackers.bot(rng, domain, ageing.octets)) for at, client in moments)
+
+
+def _bot_asks(line: Line, at: float, client: bytes, query: Query) -> float:
+    blocked = line.ask(at, client, query.domain, query.qname, query.qtype) is not None
+    return 0.0 if blocked else query.payload
 
 
 def play(run: Run, queries: Iterable[Query], *, rcode: int = 0, learned: float = LEARNED) -> Outcome:
     """Return how far a run gets with a meter of its own that has been there for so many seconds."""
-    leaked, sent = 0.0, 0
-    started = run.queries[0].at - learned
-    for query, blocked in _pass(new_line(started=started), _CLIENT, queries, rcode=rcode):
+    leaked, sent, warned = 0.0, 0, False
+    line = new_line(started=run.queries[0].at - learned)
+    for query, blocked in _pass(line, _CLIENT, queries, rcode=rcode):
         if blocked:
-            return Outcome(run, leaked, sent, stopped=True)
+            return Outcome(run, leaked, sent, stopped=True, warned=warned)
         leaked += query.payload
         sent += 1
-    return Outcome(run, leaked, sent, stopped=False)
+        warned = warned or bool(line.meter.take_alerts())
+    return Outcome(run, leaked, sent, stopped=False, warned=warned)
 
 
 def _pass(line: Line, client: bytes, queries: Iterable[Query], *, rcode: int = 0) -> Iterator[tuple[Query, bool]]:

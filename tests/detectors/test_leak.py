@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from core.errors import BadName
 from core.finding import Confidence, Finding
 from core.names import Name, from_text
-from detectors.leak import CARRIER_FACTOR, SEED, LeakMeter, LeakSettings
+from detectors.leak import LeakMeter, LeakSettings
 from detectors.leak_accounts import DAY, HOUR_SHARE
+from detectors.leak_crude import CARRIER_FACTOR, SEED
 from detectors.sight import domain_of
 
 START = 1_700_000_000.0
