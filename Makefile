@@ -8,7 +8,7 @@ COMPILE := uv pip compile pyproject.toml --quiet --universal --python-version 3.
 	--no-annotate --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test run test test-compiled check fmt format-check lint types imports bench soak compare eval fuzz lock clean
+.PHONY: help setup setup-test run test test-compiled check fmt format-check lint types imports bench soak compare eval lab fuzz lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,6 +61,9 @@ compare: setup-test ## compare the answers to 2,000 names with Unbound's and Pow
 
 eval: setup ## measure the detectors on real data (DATA=folder); fails under the thresholds
 	@$(BIN)/python -m benchmarks.evaluation $(DATA)
+
+lab: setup-test ## real tunnels through a small internet of namespaces (root; nsd, iodine, dns2tcp, tcpdump)
+	@$(BIN)/python -m pytest -s tests/lab
 
 fuzz: setup-test ## throw hostile bytes at every parser, SECONDS=60 each (TARGETS="reply tcp": some)
 	@PYTHONPATH=tests $(BIN)/python -m fuzz.campaign --seconds $(SECONDS) $(TARGETS)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import structlog
 
-from core.errors import UNREADABLE
+from core.errors import UNREADABLE, Unavailable
 from resolver.decisions import Decisions
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 EVERY: Final = 600.0  # seconds between two writes
 TAKE_OVER: Final = 20.0  # seconds after the start in which the predecessor's last state is taken up
 FOLDER: Final = "detectors"  # below the data folder
+LEAK: Final = "leak."  # before a worker's number
 _log = structlog.get_logger("worker")
 
 
@@ -100,7 +101,7 @@ class Keeper:
 
 def state_path(data_dir: Path, number: int) -> Path:
     """Return where the state of a worker's leak meter lies."""
-    return data_dir / FOLDER / f"leak.{number}"
+    return data_dir / FOLDER / f"{LEAK}{number}"
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
@@ -112,14 +113,22 @@ def save(path: Path, state: dict[str, Any]) -> None:
 
 
 def read(path: Path) -> dict[str, Any] | None:
-    """Return a detector's state, None when there is none that can be read."""
+    """Return a detector's state, None when there is none that can be read; the service log says why."""
+    try:
+        return held(path)
+    except Unavailable as error:
+        _log.error("state of detectors left out", reason=str(error))
+        return None
+
+
+def held(path: Path) -> dict[str, Any] | None:
+    """Return a detector's state, None when there is none. Raises Unavailable when it cannot be read."""
     try:
         return msgspec.msgpack.decode(path.read_bytes(), type=dict[str, Any])
     except FileNotFoundError:
         return None
     except (OSError, *UNREADABLE) as error:
-        _log.error("state of detectors left out", path=str(path), reason=str(error))
-        return None
+        raise Unavailable(f"{path}: {error}") from error
 
 
 def _written_at(path: Path) -> int:

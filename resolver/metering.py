@@ -4,7 +4,8 @@ Rules:
 1. Names that are answered inside are never metered: local ones never come here, those of `[[upstream.zone]]` pass.
 2. What an analyst allows is metered and passes. What a feed allows is metered like everything: data leave through
    trusted domains, too.
-3. The hub hears of a finding once an hour a pair; each blocked question is an event besides.
+3. The hub hears of a finding once an hour a pair and level, so that an alert on the way does not hide the block; each
+   blocked question is an event besides.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class Metering:
         self._inside = frozenset(inside)
         self._wall = wall
         self._found: list[Finding] = []
-        self._told: set[tuple[str, str]] = set()
+        self._told: set[tuple[str, str, Confidence]] = set()
         self._hour = 0
 
     def weigh(self, client: bytes, keys: list[Name], qtype: int, ruling: Ruling) -> Verdict | None:
@@ -81,7 +82,7 @@ class Metering:
         return {"unheard": self.unheard, **self.meter.counters()}
 
     def _tell(self, finding: Finding) -> None:
-        pair = (finding.client, finding.domain)
+        pair = (finding.client, finding.domain, finding.confidence)
         if pair in self._told:
             return
         if len(self._found) >= MAX_FOUND or len(self._told) >= MAX_TOLD:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from detectors.alert import Alert
     from detectors.conviction import Conviction
     from detectors.engine import Outcome
+    from resolver.decisions import Decision
 
 EVERY: Final = 600.0  # seconds between two writes of the state
 _FILE: Final = "watches"
@@ -77,6 +78,8 @@ class Watching:
             if decision.what == "snooze":
                 who = decision.client or ANYBODY
                 self.engine.snooze(decision.domain, until=decision.until, client=who, detector=decision.detector)
+            else:
+                self._release(decision, now)
         self._convict(self.engine.tick(now))
         if self._writer:
             self._reap()
@@ -112,6 +115,12 @@ class Watching:
     def counters(self) -> dict[str, dict[str, int]]:
         """Return the counters of every detector."""
         return self.engine.counters()
+
+    def _release(self, decision: Decision, now: float) -> None:
+        """Forget the convictions of before the decision, so that another one is news."""
+        for one in self.engine.convictions.all(now):
+            if one.domain == decision.domain and decision.client in {"", one.client} and one.since <= decision.at:
+                self.engine.convictions.forget((one.client, one.domain))
 
     def _convict(self, outcome: Outcome) -> None:
         self._convicted += [override for one in outcome.convicted if (override := _override(one)) is not None]

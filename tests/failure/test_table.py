@@ -15,6 +15,7 @@ COLUMNS = ["what fails", "at start", "at reload (SIGHUP)", "while running"]
 ROWS = {
     "Redis away", "upstream silent or refusing", "disk full", "hub dies", "worker dies", "clock jumps", "bad feed",
     "bad configuration", "bad hosts or cookie-secret file", "index file damaged", "metrics port taken",
+    "detectors' state damaged", "detectors' state cannot be written", "alerts file damaged or disk full",
 }  # fmt: skip
 NAMED = re.compile(r"`([a-z0-9_/]+\.py)::([a-z0-9_]+)`")
 
