@@ -24,7 +24,7 @@ def give(place: Place, *alerts: Alert) -> None:
 
 def alert(domain: str = "thief.example", ago: float = 60.0, **changes: Any) -> Alert:
     at = time.time() - ago
-    given = {
+    given: dict[str, Any] = {
         "client": "192.0.2.7", "detector": "leak", "hour": int(at // 3_600), "confidence": Confidence.HIGH,
         "score": 0.9, "reason": "too many bytes", "evidence": (Evidence("bytes_day", 600.0, 512.0),), "first": at - 1,
         "last": at,

@@ -18,7 +18,7 @@ NOW = 1_700_000_000.0
 
 
 def alert(last: float = NOW, **changes: Any) -> Alert:
-    given = {
+    given: dict[str, Any] = {
         "client": "192.0.2.7", "domain": "thief.example", "detector": "leak", "hour": int(last // 3_600),
         "confidence": Confidence.HIGH, "score": 0.9, "reason": "too many bytes",
         "evidence": (Evidence("bytes_day", 600.0, 512.0),), "first": last, "last": last, "count": 1, "blocks": True,
