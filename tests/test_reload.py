@@ -125,7 +125,7 @@ def test_signals_that_come_together_are_few_reloads(node: Node) -> None:
     reload(node)
     node.wait(lambda: len(events(node, "reloaded")) >= before + 1)
     last = processes(node)
-    node.wait(lambda: node.ask("malware.example").answer[0].ttl == 32, 5)
+    node.wait(lambda: node.ask("malware.example").answer[0].ttl == 32, 20)
     assert len(events(node, "reloaded")) <= before + 2
     assert set(last) == set(processes(node))
 
