@@ -18,22 +18,38 @@ class Rules(NamedTuple):
 @cache
 def rules() -> Rules:
     """Read the list that publicsuffixlist carries; 30 ms once a process."""
+    plain, wild, exceptions = sorted_out(suffix_list())
+    return Rules(*(frozenset(map(_wire, some)) for some in (plain, wild, exceptions)))
+
+
+def suffix_list() -> str:
+    """Return the list as its keepers write it, its ICANN part before the line that begins the private one."""
     import publicsuffixlist
 
-    plain, wild, exceptions = set(), set(), set()
-    for line in Path(publicsuffixlist.PSLFILE).read_text("utf-8").splitlines():
+    return Path(publicsuffixlist.PSLFILE).read_text("utf-8")
+
+
+def sorted_out(text: str) -> tuple[set[bytes], set[bytes], set[bytes]]:
+    """Return the rules of a list as folded presentation names: plain ones, parents of `*.` rules, exceptions."""
+    plain: set[bytes] = set()
+    wild: set[bytes] = set()
+    exceptions: set[bytes] = set()
+    for line in text.splitlines():
         rule = line.strip()
         if not rule or rule.startswith("//"):
             continue
         if rule.startswith("!"):
-            exceptions.add(_wire(rule[1:]))
+            exceptions.add(_ascii(rule[1:]))
         elif rule.startswith("*."):
-            wild.add(_wire(rule[2:]))
+            wild.add(_ascii(rule[2:]))
         else:
-            plain.add(_wire(rule))
-    return Rules(frozenset(plain), frozenset(wild), frozenset(exceptions))
+            plain.add(_ascii(rule))
+    return plain, wild, exceptions
 
 
-def _wire(rule: str) -> bytes:
-    text = rule.lower().encode("ascii" if rule.isascii() else "idna")
-    return b"".join(bytes((len(part),)) + part for part in text.split(b".")) + b"\x00"
+def _ascii(rule: str) -> bytes:
+    return rule.lower().encode("ascii" if rule.isascii() else "idna")
+
+
+def _wire(rule: bytes) -> bytes:
+    return b"".join(bytes((len(part),)) + part for part in rule.split(b".")) + b"\x00"

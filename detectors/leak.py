@@ -62,6 +62,7 @@ class LeakMeter:
         "_blocked",
         "_blocks",
         "_budgets",
+        "_cut",
         "_latch",
         "_off",
         "_sharing",
@@ -80,7 +81,7 @@ class LeakMeter:
         self._budgets: Budgets = Budgets(settings, self._state, started=started, tagged=tagged)
         self._alerts: list[Finding] = []
         self._alerts_dropped: int = 0
-        self._blocked: int = 0
+        self._blocked = self._cut = 0  # queries, and pairs
         self._sharing: bool = False  # somebody takes the totals
         self._unsent: list[Pair] = []
         self._unsent_dropped: int = 0
@@ -123,8 +124,7 @@ class LeakMeter:
 
     def take_alerts(self) -> list[Finding]:
         """Return the findings that block nothing and were not taken yet."""
-        taken = self._alerts
-        self._alerts = []
+        taken, self._alerts = self._alerts, []
         return taken
 
     def tick(self, now: float) -> None:
@@ -133,8 +133,8 @@ class LeakMeter:
 
     def counters(self) -> dict[str, int]:
         """Return sizes of the state, what was dropped at its caps, and queries blocked."""
-        own = {"blocked": self._blocked, "alerts_dropped": self._alerts_dropped, "unsent_dropped": self._unsent_dropped}
-        own["latched"] = sum(pair.finding is not None for pair in self._state.pairs.values())
+        own = {"blocked": self._blocked, "pairs_cut": self._cut}
+        own |= {"alerts_dropped": self._alerts_dropped, "unsent_dropped": self._unsent_dropped}
         return self._state.counters() | own
 
     def review(self, now: float) -> list[words.Lone]:
@@ -375,6 +375,7 @@ class LeakMeter:
         found = self._finding(pair, Confidence.HIGH, load, reason, clients=clients, allowance=allowance)
         pair.finding = found
         pair.latched = now
+        self._cut += 1
         if self._blocks:
             self._blocked += 1
         else:

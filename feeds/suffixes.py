@@ -6,11 +6,9 @@ Suffixes of the list's private part (`github.io` and the like) may be listed: th
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from core.suffix_rules import sorted_out, suffix_list
 
 
 class Suffixes(NamedTuple):
@@ -40,25 +38,5 @@ class Suffixes(NamedTuple):
 @cache
 def icann_suffixes() -> Suffixes:
     """Read the list that publicsuffixlist carries, ICANN part only; 50 ms once a process."""
-    import publicsuffixlist
-
-    plain, wild, exceptions = set(), set(), set()
-    for rule in _icann_rules(Path(publicsuffixlist.PSLFILE).read_text("utf-8")):
-        if rule.startswith("!"):
-            exceptions.add(_ascii(rule[1:]))
-        elif rule.startswith("*."):
-            wild.add(_ascii(rule[2:]))
-        else:
-            plain.add(_ascii(rule))
+    plain, wild, exceptions = sorted_out(suffix_list().partition("===BEGIN PRIVATE DOMAINS===")[0])
     return Suffixes(frozenset(plain), frozenset(wild), frozenset(exceptions))
-
-
-def _icann_rules(text: str) -> Iterator[str]:
-    for line in text.partition("===BEGIN PRIVATE DOMAINS===")[0].splitlines():
-        rule = line.strip()
-        if rule and not rule.startswith("//"):
-            yield rule
-
-
-def _ascii(rule: str) -> bytes:
-    return rule.lower().encode("ascii" if rule.isascii() else "idna")

@@ -77,6 +77,10 @@ look_for_packages() {
     has ip || want iproute2 "tests with networks of their own are skipped"
     has cc || want gcc "the hot modules are not tested compiled"
     has_headers || want python3-dev "the hot modules are not tested compiled"
+    has nft || want nftables "tests against a real firewall are skipped"
+    has iodine || want iodine "tests with real iodine tunnels are skipped"
+    has dns2tcpc || want dns2tcp "tests with real dns2tcp tunnels are skipped"
+    has tcpdump || want tcpdump "tests with real tunnels are skipped"
     has dig || want bind9-dnsutils "tests that ask as people do are skipped"
     has kdig || want knot-dnsutils "tests that ask with kdig are skipped"
     has drill || want ldnsutils "tests that ask with drill are skipped"
@@ -104,7 +108,7 @@ permit_services() {
 }
 
 keep_disabled() { # or they would take their ports when the machine starts next
-    for service in nsd pdns-recursor redis-server unbound; do
+    for service in dns2tcp iodine nftables nsd pdns-recursor redis-server unbound; do
         case "$missing " in
         *" $service "*) ! has systemctl || systemctl --quiet disable $service >/dev/null 2>&1 || true ;;
         esac

@@ -136,10 +136,13 @@ class Follower:
             overlay.Overlay(client).leave(self._node)
 
     def _put_overrides(self, client: Redis) -> None:
+        """Put convictions in force, but for what a person said about the same client and name."""
         while self._to_put:
             override = self._to_put[0]
+            said = overlay.Overlay(client)
             try:
-                overlay.Overlay(client).put(override)
+                if not any(one.field == override.field and not one.convicts for one in said.all(time.time())):
+                    said.put(override)
             except BadName as error:  # as many as there may be
                 _log.error("a conviction is not in force", name=to_text(override.name), reason=str(error))
             self._to_put.popleft()

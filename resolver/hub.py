@@ -230,7 +230,7 @@ class Hub:
         """One line a part that does not do its whole job."""
         found = [*intel["degraded"], *(f"journal: {trouble}" for trouble in self._journal.troubles())]
         found += [text for text in (self._rates.failing(),) if text]
-        found += [text for text in (self._watching.unwritten, self._alerts.failure) if text]
+        found += [text for text in (self._watching.saver.trouble, self._alerts.failure) if text]
         found += [f"metrics: {self._metrics.trouble}"] if self._metrics.trouble else []
         missing = sorted(set(range(len(self._workers))) - {worker["worker"] for worker in workers})
         if not workers:

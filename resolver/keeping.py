@@ -20,6 +20,7 @@ from core.errors import UNREADABLE, Unavailable
 from resolver.decisions import Decisions
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from detectors.leak import LeakMeter
@@ -31,72 +32,95 @@ LEAK: Final = "leak."  # before a worker's number
 _log = structlog.get_logger("worker")
 
 
-class Keeper:
-    """The file of one worker's meter."""
+class Saver:
+    """Writes a state now and then, by a fork of the process, so that nobody waits; `trouble` says why it could not."""
 
-    def __init__(self, data_dir: Path, number: int) -> None:
-        self._path = state_path(data_dir, number)
-        self._decisions = Decisions(data_dir)
-        self._started = 0.0
-        self._due = 0.0
-        self._read = 0  # when what was read had been written, nanoseconds
-        self._writer = 0  # process number of a fork that writes
+    def __init__(self, path: Path, dump: Callable[[], dict[str, Any]], *, now: float) -> None:
+        """`dump` returns the state; the first write is due EVERY seconds after `now`."""
+        self.path = path
+        self.trouble = ""
+        self.wrote = False  # a fork has ended since somebody looked
+        self._dump = dump
+        self._due = now + EVERY
+        self._fork = 0  # its process number
 
-    def resume(self, meter: LeakMeter) -> None:
-        """Take up what is on disk, and what was decided."""
-        self._started = time.time()
-        self._due = self._started + EVERY
-        self._take_up(meter)
-        self._decisions.apply_all(meter)
-
-    def tick(self, meter: LeakMeter, now: float) -> None:
-        """Do what is due; once a second."""
-        if self._writer:
+    def tick(self, now: float) -> None:
+        """Do what is due: take in how the last fork ended, begin the next."""
+        if self._fork:
             self._reap()
-        self._decisions.apply_new(meter)
-        if now - self._started < TAKE_OVER and _written_at(self._path) != self._read:
-            self._take_up(meter)
-        if now >= self._due or now < self._due - EVERY:
+        if not self._fork and (now >= self._due or now < self._due - EVERY):
             self._due = now + EVERY
-            self._fork(meter)
+            self._begin()
 
-    def write(self, meter: LeakMeter) -> None:
-        """Put the state on disk; a disk that refuses costs the state alone."""
+    def write(self) -> None:
+        """Put the state on disk, here and now; a disk that refuses costs the state alone."""
         try:
-            save(self._path, meter.dump())
-        except (OSError, *UNREADABLE) as error:
-            _log.error("the leak accounts cannot be written", path=str(self._path), reason=str(error))
+            save(self.path, self._dump())
+            self.trouble = ""
+        except (OSError, ValueError, TypeError) as error:
+            self.trouble = f"detectors: {self.path}: {error}"
+            _log.error("state of detectors not written", path=str(self.path), reason=str(error))
 
-    def _take_up(self, meter: LeakMeter) -> None:
-        self._read = _written_at(self._path)
-        state = read(self._path)
-        if state is not None:
-            meter.load(state)
-
-    def _fork(self, meter: LeakMeter) -> None:
-        if self._writer:
-            return
+    def _begin(self) -> None:
         try:
             pid = os.fork()
         except OSError as error:
-            _log.error("the leak accounts cannot be written", path=str(self._path), reason=str(error))
+            self.trouble = f"detectors: {self.path}: {error}"
             return
         if pid:
-            self._writer = pid
+            self._fork = pid
             return
-        try:  # in the fork: nothing of the worker may run here
-            self.write(meter)
+        try:  # in the fork: nothing else of the process may run here
+            self.write()
         finally:
-            os._exit(0)
+            os._exit(1 if self.trouble else 0)
 
     def _reap(self) -> None:
         try:
-            done, _ = os.waitpid(self._writer, os.WNOHANG)
+            done, status = os.waitpid(self._fork, os.WNOHANG)
         except ChildProcessError:
-            done = self._writer
+            done, status = self._fork, 0
         if done:
-            self._writer = 0
-            self._read = _written_at(self._path)
+            self._fork = 0
+            self.wrote = True
+            self.trouble = f"detectors: {self.path} was not written" if status else ""
+
+
+class Keeper:
+    """The file of one worker's meter."""
+
+    def __init__(self, data_dir: Path, number: int, meter: LeakMeter) -> None:
+        self._meter = meter
+        self._decisions = Decisions(data_dir)
+        self._saver = Saver(state_path(data_dir, number), meter.dump, now=time.time())
+        self._started = 0.0
+        self._read = 0  # when what was read had been written, nanoseconds
+
+    def resume(self) -> None:
+        """Take up what is on disk, and what was decided."""
+        self._started = time.time()
+        self._take_up()
+        self._decisions.apply_all(self._meter)
+
+    def tick(self, now: float) -> None:
+        """Do what is due; once a second."""
+        self._decisions.apply_new(self._meter)
+        self._saver.tick(now)
+        if self._saver.wrote:
+            self._saver.wrote = False
+            self._read = _written_at(self._saver.path)
+        if now - self._started < TAKE_OVER and _written_at(self._saver.path) != self._read:
+            self._take_up()
+
+    def write(self) -> None:
+        """Put the state on disk."""
+        self._saver.write()
+
+    def _take_up(self) -> None:
+        self._read = _written_at(self._saver.path)
+        state = read(self._saver.path)
+        if state is not None:
+            self._meter.load(state)
 
 
 def state_path(data_dir: Path, number: int) -> Path:

@@ -8,7 +8,6 @@ Rules:
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Final
 
 from core.errors import BadName
@@ -19,11 +18,10 @@ from detectors.engine import Engine
 from detectors.sight import Sight, domain_of
 from feeds.overlay import CONVICTS, MAX_TEXT, Override
 from resolver.decisions import Decisions
-from resolver.keeping import FOLDER, read, save
+from resolver.keeping import FOLDER, Saver, read
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from pathlib import Path
 
     from core.config import Config
     from core.event import Event
@@ -33,7 +31,7 @@ if TYPE_CHECKING:
     from detectors.engine import Outcome
     from resolver.decisions import Decision
 
-EVERY: Final = 600.0  # seconds between two writes of the state
+MARGIN: Final = 600.0  # seconds by which an override outlasts its conviction, which evidence on the way prolongs
 _FILE: Final = "watches"
 _NODATA: Final = Action.NODATA.value
 _INSIDE: Final = frozenset((Cause.LOCAL, Cause.ACCESS))
@@ -46,14 +44,11 @@ class Watching:
     def __init__(self, config: Config, *, now: float) -> None:
         """Take up the state there is; raises BadConfig."""
         self.engine = Engine(config.detectors, started=now, inline=False)
-        self.unwritten = ""
-        self._path: Path = config.data_dir / FOLDER / _FILE
-        self._due = now + EVERY
-        self._writer = 0
+        self.saver = Saver(config.data_dir / FOLDER / _FILE, self.engine.dump, now=now)
         self._convicted: list[Override] = []
         self._allowed: set[tuple[str, str]] = set()
         self._decisions = Decisions(config.data_dir)
-        state = read(self._path)
+        state = read(self.saver.path)
         if state is not None:
             self.engine.load(state)
 
@@ -81,11 +76,7 @@ class Watching:
             else:
                 self._release(decision, now)
         self._convict(self.engine.tick(now))
-        if self._writer:
-            self._reap()
-        if not self._writer and (now >= self._due or now < self._due - EVERY):
-            self._due = now + EVERY
-            self._fork()
+        self.saver.tick(now)
 
     def take_alerts(self) -> list[Alert]:
         """Return the alerts that are new or have changed."""
@@ -110,7 +101,7 @@ class Watching:
 
     def close(self) -> None:
         """Write the state."""
-        self._write()
+        self.saver.write()
 
     def counters(self) -> dict[str, dict[str, int]]:
         """Return the counters of every detector."""
@@ -124,33 +115,6 @@ class Watching:
 
     def _convict(self, outcome: Outcome) -> None:
         self._convicted += [override for one in outcome.convicted if (override := _override(one)) is not None]
-
-    def _write(self) -> None:
-        try:
-            save(self._path, self.engine.dump())
-            self.unwritten = ""
-        except (OSError, ValueError, TypeError) as error:
-            self.unwritten = f"detectors: {self._path}: {error}"
-
-    def _fork(self) -> None:
-        try:
-            pid = os.fork()
-        except OSError as error:
-            self.unwritten = f"detectors: {self._path}: {error}"
-            return
-        if pid:
-            self._writer = pid
-            return
-        try:  # in the fork: nothing of the hub may run here
-            self._write()
-        finally:
-            os._exit(1 if self.unwritten else 0)
-
-    def _reap(self) -> None:
-        done, status = os.waitpid(self._writer, os.WNOHANG)
-        if done:
-            self._writer = 0
-            self.unwritten = f"detectors: {self._path} was not written" if status else ""
 
 
 def _sight(event: Event) -> Sight:
@@ -168,6 +132,6 @@ def _override(conviction: Conviction) -> Override | None:
         return None
     by = f"{CONVICTS}{'+'.join(conviction.detectors)}"
     return Override(
-        name, Action.SINKHOLE, "" if conviction.client == ANYBODY else conviction.client, "", conviction.until,
+        name, Action.SINKHOLE, "" if conviction.client == ANYBODY else conviction.client, "", conviction.until + MARGIN,
         conviction.reason[:MAX_TEXT], by[:MAX_TEXT], conviction.since,
     )  # fmt: skip

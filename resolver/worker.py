@@ -84,7 +84,7 @@ class Worker:
         self._seconds = 0  # served
         self._hurries = True
         self._metering = self.pipeline.metering
-        self._keeper = Keeper(config.data_dir, number) if self._metering is not None else None
+        self._keeper = None if self._metering is None else Keeper(config.data_dir, number, self._metering.meter)
         self._number = number
         self._hub = hub
         self._line = line
@@ -116,8 +116,8 @@ class Worker:
         loop.add_signal_handler(signal.SIGTERM, self._stop)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor decides
         self.upstream.start()
-        if self._keeper is not None and self._metering is not None:
-            self._keeper.resume(self._metering.meter)
+        if self._keeper is not None:
+            self._keeper.resume()
         self._follow()
         loop.add_reader(self._hub.fileno(), self._on_news)
         _tidy()
@@ -155,8 +155,8 @@ class Worker:
         self.outbox.add_hits(self.clients.drain())
         while self.outbox.tell_hits(time.time()):
             pass
-        if self._keeper is not None and self._metering is not None:
-            self._keeper.write(self._metering.meter)
+        if self._keeper is not None:
+            self._keeper.write()
         deadline = time.monotonic() + FAREWELL
         while (self.outbox.flush() or self.outbox.counters()["waiting"]) and time.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(PAUSE)
@@ -213,7 +213,7 @@ class Worker:
         if self._config.redis.url != "embedded":
             self._tell_charged(metering.meter.totals(now))
         if not self._stopping.is_set():
-            keeper.tick(metering.meter, now)
+            keeper.tick(now)
 
     def _tell_charged(self, totals: list[Total]) -> None:
         """Tell what was charged, for the other nodes; what the hub does not take is counted there alone."""

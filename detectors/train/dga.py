@@ -103,7 +103,7 @@ def shipped(
         trigrams=packed_trigrams([*(row.tobytes() for row in study.languages), ratios.trigrams.tobytes()]),
         words={word.decode(): worth for word, worth in study.blank.words.items()},
         trees=exported(booster),
-        **_suffixes(study, ratios),
+        **suffix_tables(study, ratios),
     )
     _check(file, study, scores(booster, study.dga.filled(ratios)))
     return file
@@ -131,7 +131,8 @@ def _recipe() -> dict[str, Any]:
     }
 
 
-def _suffixes(study: Study, ratios: Ratios) -> dict[str, Any]:
+def suffix_tables(study: Study, ratios: Ratios) -> dict[str, Any]:
+    """Return what the model file says of suffixes and top levels."""
     suffixes, tlds, unknown = study.suffix_rows(ratios)
     return {
         "suffixes": {to_text(name): fact for name, fact in suffixes.items()},

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from detectors.dga_score import load_file, packed_trigrams
-from detectors.train.dga import _suffixes, study_of
+from detectors.train.dga import study_of, suffix_tables
 from detectors.train.dga_boost import exported
 from detectors.train.dga_data import FOLDS
 
@@ -30,7 +30,7 @@ def main() -> None:
             families=sorted(family for family in study.families if study.folds[family] != fold),
             trees=exported(booster),
             trigrams=packed_trigrams([*(row.tobytes() for row in study.languages), ratios.trigrams.tobytes()]),
-            **_suffixes(study, ratios),
+            **suffix_tables(study, ratios),
         )
         (chosen.folder / f"{fold}.json").write_bytes(msgspec.json.encode(model))
 

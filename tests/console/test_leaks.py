@@ -33,7 +33,7 @@ def give(place: Place, worker: int, domain: str) -> None:
     below = from_text(domain)
     found = [meter.check(now, CLIENT, below, from_text(f"{os.urandom(20).hex()}.{domain}"), 1) for _ in range(60)]
     assert found[-1] is not None
-    Keeper(place.config.data_dir, worker).write(meter)
+    Keeper(place.config.data_dir, worker, meter).write()
 
 
 def learned(place: Place) -> None:

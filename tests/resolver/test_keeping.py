@@ -36,32 +36,32 @@ def full() -> LeakMeter:
 
 
 def test_what_is_written_is_taken_up(tmp_path: Path) -> None:
-    keeper = Keeper(tmp_path, 1)
-    keeper.write(full())
+    Keeper(tmp_path, 1, full()).write()
     made = meter()
     assert not blocked(made, "x")
-    Keeper(tmp_path, 1).resume(made)
+    Keeper(tmp_path, 1, made).resume()
     assert blocked(made, "y")
     other = meter()
-    Keeper(tmp_path, 2).resume(other)
+    Keeper(tmp_path, 2, other).resume()
     assert not blocked(other, "y")
 
 
 def test_a_fork_writes_while_the_worker_goes_on(tmp_path: Path) -> None:
-    keeper, made = Keeper(tmp_path, 0), full()
-    keeper.resume(made)
-    due = keeper._due
-    keeper.tick(made, due - 1.0)
+    keeper = Keeper(tmp_path, 0, full())
+    keeper.resume()
+    saver = keeper._saver
+    due = saver._due
+    keeper.tick(due - 1.0)
     assert not state_path(tmp_path, 0).exists()
-    keeper.tick(made, due)
-    assert keeper._writer
-    os.waitid(os.P_PID, keeper._writer, os.WEXITED | os.WNOWAIT)
-    keeper.tick(made, due + 1.0)
-    assert not keeper._writer
+    keeper.tick(due)
+    assert saver._fork
+    os.waitid(os.P_PID, saver._fork, os.WEXITED | os.WNOWAIT)
+    keeper.tick(due + 1.0)
+    assert not saver._fork
     state = read(state_path(tmp_path, 0))
     assert state is not None
     assert state["pairs"]
-    assert keeper._due == due + EVERY
+    assert saver._due == due + EVERY
 
 
 @pytest.mark.parametrize("octets", [b"", b"\xc1\xff", b"\x93\x01\x02\x03", b"\x81\xa7version\x01"])
@@ -70,9 +70,9 @@ def test_a_damaged_file_is_no_state(tmp_path: Path, octets: bytes) -> None:
     path.parent.mkdir(parents=True)
     path.write_bytes(octets)
     made = meter()
-    Keeper(tmp_path, 0).resume(made)
+    Keeper(tmp_path, 0, made).resume()
     assert not blocked(made, "x")
-    Keeper(tmp_path, 0).write(full())
+    Keeper(tmp_path, 0, full()).write()
     assert read(path) is not None
 
 
@@ -86,7 +86,7 @@ def test_what_cannot_be_read_is_told_from_what_is_not_there(tmp_path: Path) -> N
 
 def test_a_disk_that_refuses_costs_the_state_alone(tmp_path: Path) -> None:
     (tmp_path / "detectors").write_bytes(b"in the way")
-    Keeper(tmp_path, 0).write(full())
+    Keeper(tmp_path, 0, full()).write()
     assert read(tmp_path / "detectors" / "leak.0") is None
 
 

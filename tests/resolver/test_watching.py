@@ -14,7 +14,8 @@ from core.names import from_text
 from core.verdict import Action, Cause
 from feeds.overlay import Override
 from resolver.decisions import Decision, Decisions
-from resolver.watching import EVERY, Watching
+from resolver.keeping import EVERY
+from resolver.watching import Watching
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -131,7 +132,7 @@ def test_the_state_outlives_a_restart(tmp_path: Path) -> None:
     made = watching(tmp_path)
     made.take_in([FOUND], NOW)
     made.close()
-    assert made.unwritten == ""
+    assert made.saver.trouble == ""
     again = watching(tmp_path, NOW + 60)
     assert again.counters()["engine"]["convictions"] == 1
     again.take_in([FOUND], NOW + 60)
@@ -141,17 +142,17 @@ def test_the_state_outlives_a_restart(tmp_path: Path) -> None:
 def test_a_fork_writes_what_is_due(tmp_path: Path) -> None:
     made = watching(tmp_path)
     made.tick(NOW + EVERY - 1)
-    assert not made._path.exists()
+    assert not made.saver.path.exists()
     made.tick(NOW + EVERY)
-    assert made._writer
-    os.waitid(os.P_PID, made._writer, os.WEXITED | os.WNOWAIT)
+    assert made.saver._fork
+    os.waitid(os.P_PID, made.saver._fork, os.WEXITED | os.WNOWAIT)
     made.tick(NOW + EVERY + 1)
-    assert (made._writer, made.unwritten) == (0, "")
-    assert made._path.exists()
+    assert (made.saver._fork, made.saver.trouble) == (0, "")
+    assert made.saver.path.exists()
 
 
 def test_a_damaged_state_is_none(tmp_path: Path) -> None:
-    path = watching(tmp_path)._path
+    path = watching(tmp_path).saver.path
     path.parent.mkdir(parents=True)
     path.write_bytes(b"\xc1\x00")
     made = watching(tmp_path)
@@ -161,13 +162,13 @@ def test_a_damaged_state_is_none(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_written_is_told_and_harms_nobody(tmp_path: Path) -> None:
     made = watching(tmp_path)
-    made._path.parent.parent.mkdir(parents=True, exist_ok=True)
-    made._path.parent.write_bytes(b"in the way")
+    made.saver.path.parent.parent.mkdir(parents=True, exist_ok=True)
+    made.saver.path.parent.write_bytes(b"in the way")
     made.tick(NOW + EVERY)
-    os.waitid(os.P_PID, made._writer, os.WEXITED | os.WNOWAIT)
+    os.waitid(os.P_PID, made.saver._fork, os.WEXITED | os.WNOWAIT)
     made.tick(NOW + EVERY + 1)
-    assert made.unwritten.startswith("detectors: ")
+    assert made.saver.trouble.startswith("detectors: ")
     made.take_in([FOUND], NOW + EVERY + 2)
     assert len(made.take_convictions()) == 1
     made.close()
-    assert str(made._path) in made.unwritten
+    assert str(made.saver.path) in made.saver.trouble
