@@ -52,12 +52,13 @@ async def test_what_one_node_charges_the_others_hear_and_it_does_not(config: Con
         near.offer([TOTAL])
         await until(some)
         assert (got, own) == ([TOTAL], [])
-        assert near.counters()["sent"] == far.counters()["received"] == far.counters()["garbled"] == 1
+        assert far.counters()["received"] == far.counters()["garbled"] == 1
     finally:
         for task in tasks:
             task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.gather(*tasks)
+    assert near.counters()["sent"] == 1  # counted after Redis took it, which is after the other node may have heard
 
 
 async def test_what_waits_for_a_redis_that_is_away_is_bounded(config: Config) -> None:
