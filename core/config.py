@@ -22,6 +22,7 @@ Ttl: TypeAlias = Annotated[int, Meta(ge=0, le=MAX_TTL)]
 Percent: TypeAlias = Annotated[int, Meta(ge=0, le=100)]
 Megabytes: TypeAlias = Annotated[int, Meta(ge=1, le=MAX_MEGABYTES)]
 Days: TypeAlias = Annotated[int, Meta(ge=1, le=MAX_DAYS)]
+Lasting: TypeAlias = Annotated[int, Meta(ge=1, le=MAX_TTL)]  # seconds
 Seconds: TypeAlias = Annotated[float, Meta(ge=0.1, le=3_600.0)]
 
 Endpoint: TypeAlias = Annotated[str, Meta(extra={"form": "endpoint"})]
@@ -159,9 +160,47 @@ class Journal(_Section, frozen=True):
     max_megabytes: Megabytes = 4_096
 
 
+class Firewall(_Section, frozen=True):
+    name: Label
+    kind: Literal["edl", "fortigate", "panos", "tencent", "aws", "crowdsec", "opnsense", "mikrotik", "ipset", "webhook"]
+    url: Annotated[str, Meta(extra={"form": "http url or empty"})] = ""
+    list: Annotated[str, Meta(extra={"form": "file"})] = "plughole"
+    user: Annotated[str, Meta(extra={"form": "file"})] = ""
+    secret_file: FileName = ""
+    tls_ca_file: FileName = ""
+    listen: Annotated[str, Meta(extra={"form": "endpoint or empty"})] = ""
+    max_entries: Annotated[int, Meta(ge=1, le=1_000_000)] = 50_000
+
+
+class Pin(_Section, frozen=True):
+    name: Label
+    clients: tuple[Network, ...]
+    mode: Literal["record", "enforce"] = "record"
+    exempt: tuple[Network, ...] = ()
+
+
 class Egress(_Section, frozen=True):
     mode: Literal["observe", "dry-run", "enforce"] = "observe"
-    target: Word = "nftables"
+    target: Literal["nftables", "none"] = "nftables"
+    learn: Literal["active", "passive", "off"] = "active"
+    agent: Annotated[str, Meta(extra={"form": "label or empty"})] = ""
+    never: tuple[Network, ...] = ()
+    shared: tuple[Network, ...] = ()
+    trusted: tuple[ZoneName, ...] = ()
+    factor: Annotated[float, Meta(ge=1.0, le=100.0)] = 2.0
+    shortest: Lasting = 600
+    longest: Lasting = 86_400
+    longest_pair: Lasting = 3_600
+    per_minute: Annotated[int, Meta(ge=1, le=100_000)] = 60
+    per_domain: Annotated[int, Meta(ge=1, le=100_000)] = 16
+    total: Annotated[int, Meta(ge=1, le=131_072)] = 100_000
+    share: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.005
+    log_group: Annotated[int, Meta(ge=0, le=65_535)] = 5
+    flows: bool = True
+    pin_socket: FileName = ""
+    pin_grace: Lasting = 300
+    firewall: tuple[Firewall, ...] = ()
+    pin: tuple[Pin, ...] = ()
 
 
 class Config(_Section, frozen=True):

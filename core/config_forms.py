@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 REDIS_SCHEMES: Final = ("redis", "rediss", "unix", "redis+sentinel", "redis+cluster")
 DNS64_LENGTHS: Final = (32, 40, 48, 56, 64, 96)
 FEED_SCHEMES: Final = ("file", "http", "https")
-SECRET_FORMS: Final = frozenset({"redis url", "feed url"})  # may carry a password or a token: never quoted
+SECRET_FORMS: Final = frozenset(
+    {"redis url", "feed url", "http url or empty"}
+)  # may carry a password or a token: never quoted
 
 _LABEL: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _USER: Final = re.compile(r"([a-z_][a-z0-9_-]{0,30}\$?)?")  # as adduser allows; empty: stay who we are
@@ -42,6 +44,11 @@ def _label(text: str) -> None:
     if not _LABEL.fullmatch(text):
         near = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:63].strip("-")
         raise ValueError(f'is not made of a-z, 0-9 and inner hyphens; write "{near or "my-feed"}"')
+
+
+def _label_or_empty(text: str) -> None:
+    if text:
+        _label(text)
 
 
 def _user(text: str) -> None:
@@ -148,6 +155,14 @@ def _feed_url(text: str) -> None:
         raise ValueError('names no file of this host; write "file:///absolute/list.txt" or "file:beside/config.txt"')
 
 
+def _http_url_or_empty(text: str) -> None:
+    if not text:
+        return
+    parts = _split(text)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError('is no address of a web service; write "https://firewall.example"')
+
+
 def _split(text: str) -> SplitResult:
     try:
         parts = urlsplit(text)
@@ -169,9 +184,11 @@ CHECKS: Final[Mapping[str, Callable[[str], None]]] = {
     "endpoint or empty": _endpoint_or_empty,
     "feed url": _feed_url,
     "file": _file,
+    "http url or empty": _http_url_or_empty,
     "ipv4": _ipv4,
     "ipv6": _ipv6,
     "label": _label,
+    "label or empty": _label_or_empty,
     "network": _network,
     "redis url": _redis_url,
     "server": _server,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from core.config_local import check_local
 from core.config_read import Mistakes, shown
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from core import config
+
+_BY_SDK: Final = frozenset({"tencent", "aws"})  # their SDKs know where they are asked
 
 
 def check_together(found: config.Config, mistakes: Mistakes) -> None:
@@ -23,6 +25,7 @@ def check_together(found: config.Config, mistakes: Mistakes) -> None:
     check_local(found.local, mistakes)
     _check_repeated("upstream.zone", "name", [zone.name.lower().rstrip(".") for zone in found.upstream.zone], mistakes)
     _check_repeated("feeds.source", "name", [source.name for source in found.feeds.source], mistakes)
+    _check_egress(found.egress, mistakes)
 
 
 def _check_server(server: config.Server, mistakes: Mistakes) -> None:
@@ -43,6 +46,19 @@ def _check_upstream(upstream: config.Upstream, mistakes: Mistakes) -> None:
     for at, zone in enumerate(upstream.zone):
         if not zone.servers and not mistakes.has(f"upstream.zone[{at}].servers"):
             mistakes.add(f"upstream.zone[{at}].servers", 'is empty; write ["192.0.2.53"]')
+
+
+def _check_egress(egress: config.Egress, mistakes: Mistakes) -> None:
+    if egress.shortest > egress.longest and not mistakes.has("egress"):
+        mistakes.add("egress.shortest", f"is above longest; write at most {egress.longest}")
+    _check_repeated("egress.firewall", "name", [firewall.name for firewall in egress.firewall], mistakes)
+    _check_repeated("egress.pin", "name", [pin.name for pin in egress.pin], mistakes)
+    for at, firewall in enumerate(egress.firewall):
+        needed = {"edl": "listen", "ipset": "list"}.get(
+            firewall.kind, "url" if firewall.kind not in _BY_SDK else "list"
+        )
+        if not getattr(firewall, needed):
+            mistakes.add(f"egress.firewall[{at}].{needed}", f"is empty; a firewall of kind {firewall.kind} needs it")
 
 
 def _check_repeated(path: str, key: str, texts: list[str], mistakes: Mistakes) -> None:

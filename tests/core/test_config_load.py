@@ -251,7 +251,7 @@ def test_environment_beats_the_file() -> None:
 
 
 def test_a_number_in_the_environment_is_text_where_text_belongs() -> None:
-    assert parse("", {"PLUGHOLE_EGRESS__TARGET": "2024"}, BASE).egress.target == "2024"
+    assert parse("", {"PLUGHOLE_SERVER__DATA_DIR": "2024"}, BASE).server.data_dir == "2024"
 
 
 @pytest.mark.parametrize(
