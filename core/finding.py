@@ -33,3 +33,4 @@ class Finding(msgspec.Struct, frozen=True, array_like=True):
     confidence: Confidence
     reason: str
     evidence: tuple[Evidence, ...] = ()
+    tool: str = ""  # the program whose protocol it is, where that is known

@@ -1,4 +1,4 @@
-"""A client of the kernel's netfilter over one netlink socket: transactions and listings.
+"""A client of the kernel's netfilter over netlink sockets: transactions and listings, and what the kernel tells.
 
 Rules:
 1. A transaction is one datagram and is taken whole or not at all; the kernel names each message it refuses.
@@ -39,6 +39,7 @@ _BATCH_END: Final = 0x11
 
 _NETLINK_NETFILTER: Final = 12
 _SOL_NETLINK: Final = 270
+_ADD_MEMBERSHIP: Final = 1
 _CAP_ACK: Final = 10
 _EXT_ACK: Final = 11
 _SO_SNDBUFFORCE: Final = 32
@@ -56,9 +57,11 @@ MAX_ATTRIBUTE: Final = 0xFFFF  # octets, its header included
 
 _SEND_BUFFER: Final = 16 << 20  # octets; one transaction must fit, see `Netfilter.limit`
 _RECEIVE_BUFFER: Final = 4 << 20
+_NEWS_BUFFER: Final = 16 << 20  # of a listener; the kernel counts about 1 KiB a message
 _DATAGRAM: Final = 1 << 18  # octets; the kernel fills at most 32 KiB of a listing at a time
 _OVERHEAD: Final = 4096  # octets of the send buffer left to the kernel's own bookkeeping and to begin and end
 _PATIENCE: Final = 5.0  # seconds for an answer; the kernel gives it before the send returns
+MAX_TAKEN: Final = 4096  # datagrams at once
 _ATTEMPTS: Final = 8  # listings read again before it is given up
 
 
@@ -168,6 +171,13 @@ def _encode_request(request: Request, extra: int, sequence: int) -> bytes:
     return _encode(_SUBSYSTEM << 8 | request.kind, request.flags | extra, sequence, rest)
 
 
+def _buffer(sock: socket.socket, forced: int, asked: int, size: int) -> None:
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, forced, size)
+    except PermissionError:  # in a user namespace of our own: what the host grants must do
+        sock.setsockopt(socket.SOL_SOCKET, asked, size)
+
+
 class Netfilter:
     """One socket to nf_tables of the network namespace it is made in. Every method raises OSError for a lost answer."""
 
@@ -175,8 +185,8 @@ class Netfilter:
         self._sequence = 0
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER)
         try:
-            self._buffer(_SO_SNDBUFFORCE, socket.SO_SNDBUF, _SEND_BUFFER)
-            self._buffer(_SO_RCVBUFFORCE, socket.SO_RCVBUF, _RECEIVE_BUFFER)
+            _buffer(self._socket, _SO_SNDBUFFORCE, socket.SO_SNDBUF, _SEND_BUFFER)
+            _buffer(self._socket, _SO_RCVBUFFORCE, socket.SO_RCVBUF, _RECEIVE_BUFFER)
             self._socket.setsockopt(_SOL_NETLINK, _EXT_ACK, 1)
             self._socket.setsockopt(_SOL_NETLINK, _CAP_ACK, 1)
             self._socket.bind((0, 0))
@@ -184,12 +194,6 @@ class Netfilter:
         except OSError:
             self._socket.close()
             raise
-
-    def _buffer(self, forced: int, asked: int, size: int) -> None:
-        try:
-            self._socket.setsockopt(socket.SOL_SOCKET, forced, size)
-        except PermissionError:  # in a user namespace of our own: what the host grants must do
-            self._socket.setsockopt(socket.SOL_SOCKET, asked, size)
 
     @property
     def limit(self) -> int:
@@ -266,15 +270,7 @@ class Netfilter:
 
     def _receive(self) -> list[Message]:
         """Return the messages of the next datagram from the kernel."""
-        while True:
-            try:
-                data, _ancillary, flags, (port, _groups) = self._socket.recvmsg(_DATAGRAM)
-            except TimeoutError:
-                raise OSError(errno.ETIMEDOUT, "the kernel did not answer") from None
-            if flags & socket.MSG_TRUNC:
-                raise Malformed(f"an answer of more than {_DATAGRAM} octets")
-            if port == 0:  # other processes can send to us, only the kernel has no port
-                return list(messages(data))
+        return list(messages(_from_kernel(self._socket)))
 
     def _reserve(self, count: int) -> int:
         """Return the first of so many sequence numbers in a row."""
@@ -283,3 +279,103 @@ class Netfilter:
         first = self._sequence + 1
         self._sequence += count
         return first
+
+
+class Listener:
+    """A socket to one subsystem of netfilter of the namespace it is made in, which tells of itself what happens.
+
+    Every method raises OSError, such as EPERM without CAP_NET_ADMIN.
+    """
+
+    def __init__(self, subsystem: int) -> None:
+        self._subsystem = subsystem << 8
+        self.overruns = 0  # how often the kernel had more to tell than there was room
+        self._sequence = 0
+        self._early: list[bytes] = []  # datagrams that came while an answer was awaited
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER)
+        try:
+            _buffer(self._socket, _SO_RCVBUFFORCE, socket.SO_RCVBUF, _NEWS_BUFFER)
+            self._socket.setsockopt(_SOL_NETLINK, _CAP_ACK, 1)
+            self._socket.bind((0, 0))
+            self._socket.settimeout(_PATIENCE)
+        except OSError:
+            self._socket.close()
+            raise
+
+    def fileno(self) -> int:
+        """Return the descriptor, which is readable when there is something to take."""
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+    def join(self, group: int) -> None:
+        """The news of a multicast group are told from now on."""
+        self._socket.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, group)
+
+    def command(self, kind: int, payload: bytes, *, family: int = 0, resource: int = 0) -> None:
+        """The kernel did as told, or OSError says why not."""
+        wanted = self._send(kind, ACK, family, resource, payload)
+        while True:
+            data = _from_kernel(self._socket)
+            for message in messages(data):
+                if message.kind == _ERROR and message.sequence == wanted:
+                    if number := error(message)[0]:
+                        raise OSError(number, os.strerror(number))
+                    return
+            self._early.append(data)
+
+    def take(self) -> list[bytes]:
+        """Return the datagrams that are there, at most MAX_TAKEN, without waiting; what was lost counts an overrun."""
+        found, self._early = self._early, []
+        self._socket.setblocking(False)
+        try:
+            while len(found) < MAX_TAKEN:
+                try:
+                    found.append(_from_kernel(self._socket))
+                except BlockingIOError:
+                    break
+                except OSError as failure:
+                    if failure.errno != errno.ENOBUFS:
+                        raise
+                    self.overruns += 1
+        finally:
+            self._socket.settimeout(_PATIENCE)
+        return found
+
+    def dump(self, kind: int, payload: bytes = b"", *, family: int = 0) -> Iterator[list[Message]]:
+        """Yield what there is, some messages at a time, while it may change."""
+        wanted = self._send(kind, _DUMP, family, 0, payload)
+        while True:
+            some: list[Message] = []
+            for message in messages(_from_kernel(self._socket)):
+                if message.sequence != wanted:
+                    continue
+                if message.kind in {_ERROR, _DONE}:
+                    if number := error(message)[0] if message.payload else 0:
+                        raise OSError(number, os.strerror(number))
+                    yield some
+                    return
+                some.append(message)
+            yield some
+
+    def _send(self, kind: int, flags: int, family: int, resource: int, payload: bytes) -> int:
+        """Return the sequence number under which it was sent."""
+        self._sequence = self._sequence % 0xFFFFFFFE + 1
+        rest = _GENERAL.pack(family, 0, resource) + payload
+        self._socket.send(_encode(self._subsystem | kind, flags, self._sequence, rest))
+        return self._sequence
+
+
+def _from_kernel(sock: socket.socket) -> bytes:
+    """Return the next datagram that the kernel sent."""
+    while True:
+        try:
+            data, _ancillary, flags, (port, _groups) = sock.recvmsg(_DATAGRAM)
+        except TimeoutError:
+            raise OSError(errno.ETIMEDOUT, "the kernel did not answer") from None
+        if flags & socket.MSG_TRUNC:
+            raise Malformed(f"an answer of more than {_DATAGRAM} octets")
+        if port == 0:  # other processes can send to us, only the kernel has no port
+            return data

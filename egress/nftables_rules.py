@@ -13,6 +13,7 @@ PRIORITY: Final = -10  # ahead of filter (0), behind mangle (-150) and destinati
 CAPACITY: Final = 131_072  # elements of each set
 LOG_GROUP: Final = 5  # of NFLOG
 LOG_PREFIX: Final = "plughole "
+LOG_PREFIX_PIN: Final = "plughole-pin "  # of what pinned clients tried: egress/pin_rules.py
 PROBE: Final = "probe"  # a set no rule looks at: there the kernel shows how it renews an element
 
 SETS: Final = {
@@ -31,7 +32,7 @@ _LOOKUPS: Final = (
     "ip6 saddr . ip6 daddr @pair6",
     "ip6 daddr . ip6 saddr @pair6",
 )
-_REJECT: Final = ("meta l4proto tcp reject with tcp reset", "reject with icmpx type admin-prohibited")
+REJECT: Final = ("meta l4proto tcp reject with tcp reset", "reject with icmpx type admin-prohibited")
 _PROBE_CAPACITY: Final = 16
 
 _NFT_SECONDS: Final = 30.0
@@ -56,14 +57,14 @@ def ruleset(*, capacity: int, log_group: int, act: Act) -> str:
         f"flush chain {head} cut",
         f'add rule {head} cut limit rate 50/second burst 20 packets log prefix "{LOG_PREFIX}" group {log_group}',
     ]
-    lines += [f"add rule {head} cut {rule}" for rule in (_REJECT if act == "reject" else ())]
+    lines += [f"add rule {head} cut {rule}" for rule in (REJECT if act == "reject" else ())]
     lines += [f"add rule {head} forward {lookup} counter jump cut" for lookup in _LOOKUPS]
     return "\n".join(lines) + "\n"
 
 
 def rules_of_chains(*, act: Act) -> dict[str, int]:
     """Return how many rules `ruleset` puts into each chain."""
-    return {"cut": 1 + (len(_REJECT) if act == "reject" else 0), "forward": len(_LOOKUPS)}
+    return {"cut": 1 + (len(REJECT) if act == "reject" else 0), "forward": len(_LOOKUPS)}
 
 
 def load(text: str) -> str:

@@ -52,6 +52,11 @@ class Proposal(msgspec.Struct, frozen=True, gc=False):
     ttl: float  # seconds the answer is still good for
     evidence: str = ""
 
+    @property
+    def destination(self) -> Destination:
+        """What it would block."""
+        return Destination(self.address, self.client)
+
 
 class Wanted(msgspec.Struct, frozen=True, gc=False):
     """A row: why a destination is blocked, and until when."""
@@ -162,7 +167,7 @@ class Ledger:
         self.domains: dict[Name, int] = {}  # rows of each domain
         self.dropped = 0  # rows not taken because MAX_ROWS were there
         self._rows: dict[_Key, Wanted] = {}
-        self._destinations: dict[Destination, int] = {}
+        self._destinations: dict[Destination, dict[Name, None]] = {}  # and the domains of its rows
         self._repeats: dict[_Key, tuple[int, float]] = {}
         self._transactions: deque[Transaction] = deque()
         self._changes = 0
@@ -177,6 +182,17 @@ class Ledger:
     def holds(self, destination: Destination) -> bool:
         """True while a row, living or not yet swept, names the destination."""
         return destination in self._destinations
+
+    def row(self, destination: Destination, domain: Name) -> Wanted | None:
+        """Return the row of a destination and a domain, living or not yet swept; None when there is none."""
+        return self._rows.get((destination, domain))
+
+    def ends(self, destinations: Iterable[Destination]) -> dict[Destination, float]:
+        """Return when the last row of each destination ends, 0 for one that no row names."""
+        return {
+            each: max((self._rows[each, domain].expires for domain in self._destinations.get(each, ())), default=0.0)
+            for each in destinations
+        }
 
     def destinations(self) -> int:
         """Return how many destinations the rows name."""
@@ -321,7 +337,16 @@ class Ledger:
         if by:
             _count(self.addresses, destination.address, by)
             _count(self.domains, domain, by)
-            _count(self._destinations, destination, by)
+            self._name(destination, domain, there=by > 0)
+
+    def _name(self, destination: Destination, domain: Name, *, there: bool) -> None:
+        domains = self._destinations.setdefault(destination, {})
+        if there:
+            domains[domain] = None
+        else:
+            del domains[domain]
+        if not domains:
+            del self._destinations[destination]
 
     def _record(self, changes: list[Change], now: float, what: str) -> Transaction | None:
         if not changes:

@@ -19,9 +19,9 @@ from core.finding import Confidence, Finding
 from core.names import Name, from_text
 from core.rr import Rcode
 from detectors.bounded import Bounded
+from detectors.carried import payload_bits
 from detectors.conviction import EVERYWHERE
 from detectors.engine import Engine, address_text
-from journal.carried import payload_bits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -43,7 +43,7 @@ Key = tuple[bytes, Name]  # client, empty for all of them; domain, empty for all
 
 
 class Row(NamedTuple):
-    """What a detector found about a client and a domain. Bytes are those of journal/carried.py."""
+    """What a detector found about a client and a domain. Bytes are those of detectors/carried.py."""
 
     client: str
     domain: str

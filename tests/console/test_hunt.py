@@ -20,10 +20,10 @@ from place import Place
 from console import hunt as command
 from core import names
 from core.event import Event
+from detectors.carried import payload_bits
 from detectors.engine import Outcome
 from detectors.sight import Sight, domain_of
 from journal import hunting
-from journal.carried import payload_bits
 from journal.hunting import Hunt, Row
 
 KEYS = (

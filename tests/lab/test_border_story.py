@@ -27,8 +27,7 @@ ZONES: Final = {
     "evil.net": f"$TTL 5\nc2 A {C2}\nold A {MANY[190]}\nshort A {MANY[191]}\nback A {MANY[192]}\n"
     + "".join(f"n{number} A {address}\n" for number, address in enumerate(MANY[:150])),
     "framer.net": f"$TTL 5\nbank A {BANK}\nresolver A {RESOLVER}\nrouter A 10.20.1.1\nroot A 198.41.0.4\n"
-    + f"shop A {SHOP}\n"
-    + "".join(f"flux A {address}\n" for address in MANY[150:190]),
+    f"shop A {SHOP}\n" + "".join(f"flux A {address}\n" for address in MANY[150:190]),
     "market.com": f"www A {SHOP}\n",
     "bank.com": f"www A {BANK}\n",
 }
