@@ -36,8 +36,8 @@ _COUNTER_OCTETS: Final = 1
 _COUNTER_PACKETS: Final = 2
 _LONG: Final = struct.Struct("!Q")
 
-CHUNK: Final = 900  # elements of one message: of the largest kind 56 octets each, under an attribute's 64 KiB
-MESSAGE: Final = 56 * CHUNK + 256  # octets of a message at most
+CHUNK: Final = 900  # elements of one message: of the largest kind 68 octets each, under an attribute's 64 KiB
+MESSAGE: Final = 68 * CHUNK + 256  # octets of a message at most
 
 _SINGLE: Final = {"block4": (socket.AF_INET, 4), "block6": (socket.AF_INET6, 16), PROBE: (socket.AF_INET, 4)}
 _PAIRS: Final = {"pair4": (socket.AF_INET, 4), "pair6": (socket.AF_INET6, 16)}
@@ -104,7 +104,8 @@ def _element(change: Change, *, timed: bool) -> bytes:
     key = netlink.nested(_KEY, netlink.attribute(_VALUE, change.key))
     if not timed:
         return netlink.nested(_ELEMENT, key)
-    return netlink.nested(_ELEMENT, key, netlink.attribute(_TIMEOUT, _LONG.pack(change.milliseconds)))
+    lasting = _LONG.pack(change.milliseconds)  # said twice: with the same length alone the end would stay where it was
+    return netlink.nested(_ELEMENT, key, netlink.attribute(_TIMEOUT, lasting), netlink.attribute(_EXPIRATION, lasting))
 
 
 def culprit(chunk: Chunk, offset: int | None) -> Change | None:

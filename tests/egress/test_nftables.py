@@ -261,6 +261,15 @@ def test_a_block_runs_out_by_itself(net: Net, firewall: Nftables) -> None:
     assert reaches(net, "client", C2[4])
 
 
+def test_renewing_for_as_long_as_before_begins_anew(firewall: Nftables) -> None:
+    firewall.apply(add=[Lease(Target(C2[4]), 600)])
+    time.sleep(0.3)  # the kernel's clock is what is looked at
+    (before,) = firewall.present()
+    firewall.apply(renew=[Lease(Target(C2[4]), 600)])
+    (after,) = firewall.present()
+    assert before.seconds < 599.8 < after.seconds <= 600
+
+
 @pytest.mark.parametrize("in_place", [True, False])
 def test_renewing_sets_the_time_anew_both_ways(firewall: Nftables, in_place: bool) -> None:
     if in_place and not firewall._renews_in_place:
