@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 
 FOREVER: Final = 1e12  # Unix seconds
-COLUMNS: Final = ("last", "confidence", "client", "domain", "detector", "count", "blocks", "reason")
+COLUMNS: Final = ("last", "confidence", "client", "domain", "detectors", "tool", "blocks", "reason")
 KEYS: Final = (  # of an object of --json; docs/cli.md describes them
-    "first", "last", "confidence", "client", "domain", "detector", "score", "count", "blocks", "reason", "evidence",
+    "id", "first", "last", "confidence", "client", "domain", "detector", "detectors", "tool", "score", "queries",
+    "bytes_before_alert", "bytes_before_block", "count", "blocks", "reason", "evidence",
 )  # fmt: skip
 
 
@@ -39,7 +40,7 @@ KEYS: Final = (  # of an object of --json; docs/cli.md describes them
 @click.option("--until", type=Moment(), help="Until when, not included.")
 @click.option("--client", type=Address(), help="Only this client.")
 @click.option("--domain", type=DomainName(), help="Only this domain and what lies below it.")
-@click.option("--detector", help="Only this detector.")
+@click.option("--detector", help="Only what this detector found, or helped to.")
 @click.option(
     "--confidence", type=click.Choice([one.name for one in Confidence], case_sensitive=False), help="At least as sure."
 )
@@ -48,7 +49,10 @@ KEYS: Final = (  # of an object of --json; docs/cli.md describes them
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def alerts(config: Config, *, since: float, until: float | None, limit: int, as_json: bool, **wanted: Any) -> None:
-    """Show what the detectors found, the last seen first: how sure, who, which domain, why, and whether it blocks."""
+    """Show what the detectors found, one alert a client and domain, the last seen first.
+
+    How sure, who, which domain, by which detectors, whether it is blocked, and why.
+    """
     from journal.alerts import find
 
     _check_detector(wanted["detector"])
@@ -69,7 +73,7 @@ def alerts(config: Config, *, since: float, until: float | None, limit: int, as_
 
 def _check_detector(name: str | None) -> None:
     """Refuse what is no detector; raises UsageError."""
-    from detectors.engine import COMBINED
+    from detectors.combining import COMBINED
     from detectors.registry import NAMES
 
     known = (*NAMES, COMBINED)
@@ -80,10 +84,11 @@ def _check_detector(name: str | None) -> None:
 def _matches(row: Row, *, client: str | None, domain: str | None, detector: str | None, confidence: str | None) -> bool:
     from detectors.combining import part_of
 
+    names = {row["detector"], *row["detectors"]}
     return (
         client in {None, row["client"]}
         and (domain is None or row["domain"] == domain or row["domain"].endswith(f".{domain}"))
-        and detector in {None, row["detector"], part_of(row["detector"])}
+        and (detector is None or detector in names or detector in map(part_of, names))
         and (confidence is None or Confidence[row["confidence"]] >= Confidence[confidence.upper()])
     )
 
@@ -94,4 +99,4 @@ def _object(row: Row) -> Row:
 
 
 def _cells(row: Row) -> Sequence[Any]:
-    return [_object(row)[key] for key in COLUMNS]
+    return [(_object(row) | {"detectors": ", ".join(row["detectors"])})[key] for key in COLUMNS]

@@ -18,6 +18,7 @@ from core.finding import Confidence
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+COMBINED: Final = "combined"  # the detector of a finding that is the engine's own
 FADE: Final = 86_400.0  # seconds
 _NAMES: Final = "names"  # how many names, what they look like, and that they fail
 KINDS: Final[Mapping[str, str]] = {  # what a detector looks at

@@ -6,11 +6,12 @@ Rules:
 2. It ends by itself: after FIRST seconds, twice as long each time the pair is convicted again, at most LONGEST. What
    keeps coming keeps it alive.
 3. What a person allows is neither blocked nor alerted about; what a person snoozes is blocked without an alert.
-4. Past the cap the conviction that would end first goes, and is counted.
+4. Past the cap the hundredth of convictions that would end first goes, and is counted.
 """
 
 from __future__ import annotations
 
+from heapq import nsmallest
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -122,9 +123,12 @@ class Convictions:
         if len(self._held) < self._cap:
             return
         self._expire(now)
-        while len(self._held) >= self._cap:
-            del self._held[min(self._held, key=lambda key: self._held[key].until)]
-            self._dropped += 1
+        if len(self._held) < self._cap:
+            return
+        first = nsmallest(max(self._cap // 100, 1), self._held.items(), key=lambda one: one[1].until)
+        for key, _ in first:
+            del self._held[key]
+        self._dropped += len(first)
 
     def _expire(self, now: float) -> None:
         over = [key for key, one in self._held.items() if one.until <= now]

@@ -5,9 +5,12 @@ Rules:
    addresses, at most one label deeper, no service labels, no domain that ever resolved here. Search suffixes, wpad,
    probes, block lists and names that platforms deal out fall through that gate, whatever they look like.
 2. After every 5th, 10th, 20th and 40th such name the last so many are judged together. One name never makes a group.
+   A client with 40 of them or a HIGH group is looked at again after PAUSE; all clients share BUDGET names a second.
+   What was due meanwhile is made up for at the next look: a storm delays a verdict by seconds and skips no size.
 3. Names that are all look-alikes of one name are a scan for squatters, which is told as such and is no DGA.
 4. Within an hour of a group, a name that resolves and has the structure of the group is named as its C2.
-5. A single name that resolves is told from a score calibrated to MEDIUM on, and as LOW: one name proves little.
+5. A single name that resolves is told from a score calibrated to MEDIUM on, and as LOW: one name proves little. At most
+   ALONE new names a second are looked at so.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ from detectors.dga_lookalike import DISTANCE, middle, one_edit
 from detectors.dga_suffixes import dynamic_suffixes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
     from detectors.dga_traits import Traits
@@ -41,7 +44,12 @@ FEW: Final = 3  # failed names from which on a client's resolving names are kept
 SECOND_LEVEL: Final = 4  # letters of co, com, gov, info ... below a country
 COMMON: Final = 3  # clients whose use makes a name no C2
 HOUR: Final = 3_600.0  # seconds a group is held and a finding is not repeated
+PAUSE: Final = 10.0  # seconds
+BUDGET: Final = 2_000  # names of groups judged a second, about 50 us of work each
+ALONE: Final = 5_000  # names judged alone a second, about 25 us of work each
 MAX_LOOKS: Final = 200  # bursts whose names are kept taken apart, about 80 kB each
+MAX_TRAITS: Final = 8_192  # names kept taken apart for the next larger group, about 2 kB each
+MAX_SUFFIXES: Final = 4_096  # of which it is known whether anybody registers names there
 MAX_SAID: Final = 16_384  # (client, domain)
 _ALONE: Final = b"alone"  # before a name: told as a single one
 _SCANS: Final[Name] = b"scan"  # in place of a name: told of a scan
@@ -65,12 +73,14 @@ class DgaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 class _Client:
     """What one client asked for in vain, and what it got meanwhile."""
 
-    __slots__ = ("burst", "failed", "fresh", "group", "level", "resolved")
+    __slots__ = ("burst", "failed", "fresh", "group", "level", "owed", "resolved", "rest")
 
     def __init__(self) -> None:
         self.failed: dict[Name, float] = {}  # first time, oldest first
         self.resolved: dict[Name, float] = {}
         self.fresh = 0  # distinct failed names since the window was empty
+        self.rest = float("-inf")  # until when it is not looked at
+        self.owed: frozenset[int] = frozenset()  # sizes of groups that were due meanwhile
         self.burst = float("-inf")  # until when `group` is held
         self.group: list[Name] = []
         self.level = Confidence.LOW
@@ -88,7 +98,8 @@ class _Verdict(NamedTuple):
 class DgaWatch:
     """A Watch for generated names.
 
-    `score` gives the log-odds of one name, `level` what a score is worth alone, `groups` judges several. Raises BadName
+    `score` gives the log-odds of one name, `level` what a score is worth alone, `groups` judges several; `telling`, for
+    less work, gives the log-odds of a label and its suffix that may be MEDIUM alone and None of others. Raises BadName
     when a dynamic-DNS domain of the settings is no name.
     """
 
@@ -101,17 +112,23 @@ class DgaWatch:
         score: Callable[[Name], float],
         groups: GroupModel,
         level: Callable[[float], Confidence | None] | None = None,
+        telling: Callable[[bytes, Name], float | None] | None = None,
     ) -> None:
         self._settings = settings
         self._score = score
         self._groups = groups
         self._level = level
+        self._telling = telling
         self._dynamic = dynamic_suffixes(settings.dynamic)
         self._clients: Bounded[bytes, _Client] = Bounded(settings.clients)
         self._known: Bounded[Name, tuple[int, bytes]] = Bounded(settings.names)  # clients, and the last of them
         self._said: Said[tuple[bytes, Name]] = Said(MAX_SAID, every=HOUR)
         self._looks: Bounded[bytes, list[Traits]] = Bounded(MAX_LOOKS)
-        self._gated = self._judged = self._scans = 0
+        self._registries: Bounded[Name, bool] = Bounded(MAX_SUFFIXES)
+        self._traits: Bounded[Name, Traits] = Bounded(MAX_TRAITS)
+        self._gated = self._judged = self._scans = self._put_off = self._unscored = 0
+        self._until = float("-inf")  # end of the second of the budgets
+        self._left, self._left_alone = BUDGET, ALONE  # names that may be judged in it
 
     def see(self, sight: Sight) -> Sequence[Finding]:
         """Take in a failed or a resolving name; returns what a group, a C2 or a single name makes suspicious."""
@@ -133,6 +150,8 @@ class DgaWatch:
             "names": len(self._known),
             "gated": self._gated,
             "judged": self._judged,
+            "put_off": self._put_off,
+            "unscored": self._unscored,
             "scans": self._scans,
             "dropped": self._clients.dropped + self._known.dropped + self._said.dropped,
         }
@@ -178,13 +197,28 @@ class DgaWatch:
         client.fresh += 1
         return self._look(sight, client) if client.fresh % STEP == 0 else ()
 
+    def _due(self, client: _Client, now: float) -> list[int]:
+        """Return the sizes of groups to judge now, the largest first; none of a client that has to wait."""
+        count = len(client.failed)
+        due = [size for size in reversed(SIZES) if count >= size and (client.fresh % size == 0 or size in client.owed)]
+        self._refill(now)
+        if now < client.rest or self._left <= 0:
+            self._put_off += 1
+            client.owed = frozenset(due)
+            return []
+        client.owed = frozenset()
+        if client.fresh >= KEEP or (now < client.burst and client.level is Confidence.HIGH):
+            client.rest = now + PAUSE
+        self._left -= max(due, default=0)
+        return due
+
     def _passes(self, qname: Name) -> Name | None:
         """Return the registrable name of a failed one that may count."""
         name = self._registrable(qname)
         if name is None or b"\x01_" in qname or qname[1:2] == b"_":
             return None
-        parts = len(labels(name))
-        if parts < 2 or len(labels(qname)) > parts + 1 or name in self._known:
+        left = len(qname) - len(name)
+        if left not in (0, qname[0] + 1) or name in self._known:  # more than one label left of it
             return None
         return name if self._open(name) else None
 
@@ -195,6 +229,13 @@ class DgaWatch:
     def _open(self, name: Name) -> bool:
         """True when anybody registers names of his choice there: not below a platform that deals out random ones."""
         suffix = name[1 + name[0] :]
+        known = self._registries.get(suffix)
+        if known is None:
+            known = self._deals_freely(suffix)
+            self._registries.put(suffix, known)
+        return known
+
+    def _deals_freely(self, suffix: Name) -> bool:
         parts = labels(suffix)
         if suffix in self._dynamic:
             return True
@@ -207,23 +248,29 @@ class DgaWatch:
             while held and held[first := next(iter(held))] < oldest:
                 del held[first]
         if not client.failed:
-            client.fresh = 0
+            client.fresh, client.owed = 0, frozenset()
 
-    def _traits(self, names: Iterable[Name]) -> list[Traits]:
-        return [self._groups.traits(name, self._score(name)) for name in names]
+    def _refill(self, now: float) -> None:
+        if now >= self._until:
+            self._left, self._left_alone, self._until = BUDGET, ALONE, now + 1.0
+
+    def _apart(self, name: Name) -> Traits:
+        found = self._traits.get(name)
+        if found is None:
+            found = self._groups.traits(name, self._score(name))
+            self._traits.put(name, found)
+        return found
 
     def _look(self, sight: Sight, client: _Client) -> Sequence[Finding]:
-        """Judge every size that is full, the largest first; the surest counts."""
+        """Judge every size that is due, the largest first; the surest counts."""
         names = list(client.failed)
         best: _Verdict | None = None
-        for size in reversed(SIZES):
-            if client.fresh % size or len(names) < size:
-                continue
+        for size in self._due(client, sight.at):
             group = names[-size:]
             if centre := middle([labels(name)[0].decode("latin-1") for name in group]):
                 return self._scan(sight, group, centre)
             self._judged += 1
-            traits = self._traits(group)
+            traits = [self._apart(name) for name in group]
             value = self._groups.score(traits) - self._settings.stricter
             confidence = self._groups.confidence(value, size)
             if confidence is not None and (best is None or confidence > best.level):
@@ -321,12 +368,12 @@ class DgaWatch:
         """Return what the names of a client's burst look like."""
         found = self._looks.get(who)
         if found is None:
-            found = self._traits(client.group)
+            found = [self._apart(name) for name in client.group]
             self._looks.put(who, found)
         return found
 
     def _fit(self, name: Name, group: list[Traits]) -> float:
-        return self._groups.fits(self._groups.traits(name, self._score(name)), group)
+        return self._groups.fits(self._apart(name), group)
 
     def _of_c2(self, sight: Sight, client: _Client, fit: float, name: Name) -> Finding | None:
         if fit < self._groups.fit_threshold or self._common(name) or not self._said.due((sight.client, name), sight.at):
@@ -346,9 +393,20 @@ class DgaWatch:
     def _alone(self, sight: Sight, name: Name) -> list[Finding]:
         if self._level is None or not self._settings.single or not self._open(name):
             return []
-        score = self._score(name)
-        level = self._level(score)
-        if level is None or level < Confidence.MEDIUM or not self._said.due((sight.client, _ALONE + name), sight.at):
+        self._refill(sight.at)
+        if self._left_alone <= 0:
+            self._unscored += 1
+            return []
+        self._left_alone -= 1
+        at = 1 + name[0]
+        score = self._score(name) if self._telling is None else self._telling(name[1:at], name[at:])
+        level = None if score is None else self._level(score)
+        if (
+            score is None
+            or level is None
+            or level < Confidence.MEDIUM
+            or not self._said.due((sight.client, _ALONE + name), sight.at)
+        ):
             return []
         reason = f"the name {to_text(name)} alone looks generated; it resolves, and one name proves little"
         who = str(ip_address(sight.client))

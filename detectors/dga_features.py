@@ -10,14 +10,13 @@ Rules:
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from struct import Struct
 from typing import TYPE_CHECKING, Final, TypeAlias
-
-import msgspec
 
 from core.names import Name, registered_domain
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from collections.abc import Set as AbstractSet
 
 ALPHABET: Final = b"abcdefghijklmnopqrstuvwxyz0123456789-"  # anything else counts as a hyphen
@@ -74,19 +73,31 @@ _KIND: Final = bytes(
 )
 _CONSONANTS: Final = re.compile(rb"c+")
 _DIGITS: Final = re.compile(rb"d+")
-_MASK: Final = (1 << STRIDE) - 1
 _LLR_SHIFT: Final = CORPORA * STRIDE
+_SUMS: Final = Struct(f"<{CORPORA + 1}H")  # of the octets of trigrams, STRIDE bits each
 
 
-class Tables(msgspec.Struct, frozen=True, kw_only=True):
+class Tables:
     """What the features read. `unknown` speaks for suffixes that are in no table."""
 
-    trigrams: Sequence[int]  # TRIGRAMS integers, see rule 3
-    words: Mapping[bytes, float]  # the worth of a word in a segmentation
-    lengths: Mapping[bytes, tuple[int, ...]]  # of the words that begin with three letters
-    endings: Mapping[Name, Ending]  # features of suffixes, see `ending_of`
-    tlds: Mapping[Name, SuffixFact]
-    unknown: SuffixFact
+    def __init__(
+        self,
+        *,
+        trigrams: list[int],  # TRIGRAMS integers, see rule 3
+        words: dict[bytes, float],  # the worth of a word in a segmentation
+        lengths: dict[bytes, tuple[int, ...]],  # of the words that begin with three letters
+        endings: dict[Name, Ending],  # features of suffixes, see `ending_of`
+        tlds: dict[Name, SuffixFact],
+        unknown: SuffixFact,
+    ) -> None:
+        self.trigrams = trigrams
+        self.common = bytes(row & 255 for row in trigrams)  # the first corpus alone
+        self.ratios = bytes(row >> _LLR_SHIFT for row in trigrams)  # DGA against benign alone
+        self.words = words
+        self.lengths = lengths
+        self.endings = endings
+        self.tlds = tlds
+        self.unknown = unknown
 
 
 def word_lengths(words: Mapping[bytes, float]) -> dict[bytes, tuple[int, ...]]:
@@ -124,7 +135,7 @@ def features(tables: Tables, label: bytes, suffix: Name) -> Features:
     """Return the values named in FEATURES for a label that is not empty."""
     ending = tables.endings.get(suffix) or ending_of(suffix, tables.unknown, tables.tlds, tables.unknown)
     codes = trigram_codes(label)
-    return (*_shape(label), *_words(tables, label), *_likelihoods(tables.trigrams, codes, ending[GROUP]), *ending)
+    return (*_shape(label), *_words(tables, label), *_likelihoods(tables, codes, ending[GROUP]), *ending)
 
 
 def ending_of(suffix: Name, fact: SuffixFact, tlds: Mapping[Name, SuffixFact], unknown: SuffixFact) -> Ending:
@@ -223,20 +234,21 @@ def _words(tables: Tables, label: bytes) -> Features:
     return covered / length, long / length, len(found), longest, gap, pieces
 
 
-def _likelihoods(trigrams: Sequence[int], codes: list[int], group: int) -> Features:
-    packed = [trigrams[code] for code in codes]
-    total = sum(packed)
-    count = len(packed)
+def _likelihoods(tables: Tables, codes: list[int], group: int) -> Features:
+    trigrams, common, of_dga = tables.trigrams, tables.common, tables.ratios
+    total = sum([trigrams[code] for code in codes])
+    count = len(codes)
     scale = -STEP / count
-    lows = [value & 255 for value in packed]
-    ratios = [value >> _LLR_SHIFT for value in packed]
-    means = [(total >> shift & _MASK) * scale for shift in range(0, _LLR_SHIFT, STRIDE)]
+    lows = [common[code] for code in codes]
+    ratios = [of_dga[code] for code in codes]
+    *sums, ratio = _SUMS.unpack(total.to_bytes(_SUMS.size, "little"))
+    means = [one * scale for one in sums]
     best = max(means)
-    ratio = (total >> _LLR_SHIFT) - OFFSET * count
+    ratio -= OFFSET * count
     return (
         *means,
         -STEP * max(lows),
-        sum(low > RARE for low in lows),
+        len([low for low in lows if low > RARE]),
         best,
         means[group],
         best * count,

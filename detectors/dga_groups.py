@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from core.finding import Confidence
-from detectors.dga_traits import SHAPES, Tables, Traits, traits
+from detectors.dga_traits import SHAPES, Tables, Traits, lengths_of, traits
+from detectors.dga_trees import compiled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -81,7 +82,7 @@ class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class GroupModel:
-    """Judges groups of names by shipped parameters. Raises ValueError when those are of another version."""
+    """Judges groups of names by shipped parameters. Raises ValueError when those are of another version or broken."""
 
     def __init__(self, parameters: Parameters) -> None:
         if parameters.features != list(FEATURES) or len(parameters.fit) != len(FIT):
@@ -89,7 +90,8 @@ class GroupModel:
         self.tables = parameters.tables
         self.about = parameters.about
         self.fit_threshold = parameters.fit_threshold
-        self._trees = parameters.trees
+        self._vote = compiled(parameters.trees, len(FEATURES))
+        self._lengths = lengths_of(parameters.tables.words)
         self._fit = parameters.fit
         self._thresholds = {int(size): threshold for size, threshold in parameters.thresholds.items()}
         self._tlds = frozenset(suffix for suffix in parameters.tables.suffixes if "." not in suffix)
@@ -100,11 +102,11 @@ class GroupModel:
 
     def traits(self, name: Name, score: float) -> Traits:
         """Return what a registrable name looks like."""
-        return traits(name, score, self.tables)
+        return traits(name, score, self.tables, self._lengths)
 
     def score(self, group: Sequence[Traits]) -> float:
         """Return the log-odds that one generator made the names."""
-        return weigh(self._trees, features(group, self.tables))
+        return self._vote(*features(group, self.tables))
 
     def threshold(self, size: int) -> Threshold:
         """Return the thresholds of the largest calibrated size that is no larger; infinite below the smallest."""
@@ -127,17 +129,6 @@ def load_groups() -> GroupModel:
     """Return the shipped model. Raises ValueError or msgspec.DecodeError when the file does not fit this version."""
     raw = resources.files("detectors").joinpath("models", _MODEL).read_bytes()
     return GroupModel(msgspec.json.decode(raw, type=Parameters))
-
-
-def weigh(trees: Iterable[Any], row: Sequence[float]) -> float:
-    """Return the sum of the leaves a row of features falls into."""
-    total = 0.0
-    for tree in trees:
-        node = tree
-        while isinstance(node, list):
-            node = node[2] if row[node[0]] <= node[1] else node[3]
-        total += node
-    return total
 
 
 def probability(log_odds: float) -> float:

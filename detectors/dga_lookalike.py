@@ -54,7 +54,8 @@ def _surrounds(centre: str, labels: Sequence[str]) -> bool:
 
 def within(one: str, other: str) -> bool:
     """True when at most DISTANCE edits lie between two labels; swapping neighbours is one edit."""
-    if abs(len(one) - len(other)) > DISTANCE:
+    # An edit takes at most one character from what a label is made of and adds one.
+    if abs(len(one) - len(other)) > DISTANCE or len(set(one) ^ set(other)) > 2 * DISTANCE:
         return False
     before: list[int] = []
     last = list(range(len(other) + 1))

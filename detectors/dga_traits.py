@@ -12,14 +12,14 @@ from __future__ import annotations
 import re
 from itertools import pairwise
 from math import log
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import msgspec
 
 from core.names import Name, labels
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 MIN_WORD: Final = 3  # letters; shorter pieces fit anywhere
 MAX_WORD: Final = 12  # letters
@@ -29,6 +29,8 @@ SHAPES: Final = (
     "length", "digits", "vowels", "hyphens", "consonants", "unique", "fluency",
     "cover", "words", "longest", "gap", "switches",
 )  # fmt: skip
+Lengths: TypeAlias = "Mapping[str, tuple[int, ...]]"  # of the words by their first letters
+
 _CONSONANTS: Final = re.compile(r"[bcdfghjklmnpqrstvwxz]+")
 _SWITCHES: Final = re.compile(r"[a-z](?=[0-9])|[0-9](?=[a-z])")
 _STRIP: Final = str.maketrans("", "", "0123456789-")
@@ -65,10 +67,19 @@ def split(name: Name) -> tuple[str, str]:
     return parts[0].decode("latin-1"), b".".join(parts[1:]).decode("latin-1")
 
 
-def traits(name: Name, score: float, tables: Tables) -> Traits:
+def lengths_of(words: Iterable[str]) -> Lengths:
+    """Return the lengths of words by the letters they begin with, so that most places of a label need no look-up."""
+    found: dict[str, set[int]] = {}
+    for word in words:
+        if MIN_WORD <= len(word) <= MAX_WORD:
+            found.setdefault(word[:MIN_WORD], set()).add(len(word))
+    return {start: tuple(sorted(lengths)) for start, lengths in found.items()}
+
+
+def traits(name: Name, score: float, tables: Tables, lengths: Lengths) -> Traits:
     """Return what a registrable name looks like; `score` is what the single-name scorer said of it."""
     label, suffix = split(name)
-    words = segment(label, tables.words)
+    words = segment(label, tables.words, lengths)
     return Traits(
         label=label,
         suffix=suffix,
@@ -80,22 +91,24 @@ def traits(name: Name, score: float, tables: Tables) -> Traits:
     )
 
 
-def segment(label: str, words: Mapping[str, float]) -> list[str]:
+def segment(label: str, words: Mapping[str, float], lengths: Lengths) -> list[str]:
     """Return the words that cover the label best: long and common ones count most, letters between count nothing."""
-    best = [0.0] * (len(label) + 1)
-    back = [0] * (len(label) + 1)
-    for end in range(1, len(label) + 1):
-        best[end] = best[end - 1]
-        for start in range(max(end - MAX_WORD, 0), end - MIN_WORD + 1):
-            rarity = words.get(label[start:end])
-            if rarity is None:
-                continue
-            size = end - start
-            worth = best[start] + size * size * (1.6 - 0.08 * rarity)
-            if worth > best[end]:
-                best[end], back[end] = worth, size
-    found = []
     end = len(label)
+    best = [0.0] * (end + 1)
+    back = [0] * (end + 1)
+    for start in range(end):
+        if start and best[start - 1] >= best[start]:
+            best[start], back[start] = best[start - 1], 0
+        for size in lengths.get(label[start : start + MIN_WORD], ()):
+            rarity = words.get(label[start : start + size])
+            if rarity is None or start + size > end:
+                continue
+            worth = best[start] + size * size * (1.6 - 0.08 * rarity)
+            if worth > best[start + size]:
+                best[start + size], back[start + size] = worth, size
+    if end and best[end - 1] >= best[end]:
+        back[end] = 0
+    found = []
     while end:
         if back[end]:
             found.append(label[end - back[end] : end])

@@ -1,7 +1,8 @@
 """The engine: every detector over sights in order of time, one level for each client and domain, and what follows.
 
 Rules:
-1. A finding becomes an alert. A level of HIGH (or of `block_at`) by detectors in mode `block` becomes a conviction.
+1. A finding becomes part of the one alert of its client and domain. A level of HIGH (or of `block_at`) by detectors in
+   mode `block` becomes a conviction.
 2. The leak meter looks before a query is sent on; all Watches after it was answered. A convicted query is not charged.
 3. Time never goes back: a sight that comes late is looked at by the engine's clock.
 4. State is bounded part by part; `counters` says what was dropped where.
@@ -18,20 +19,24 @@ import msgspec
 from core.errors import UNREADABLE
 from core.finding import Confidence, Finding
 from core.names import Name, to_text
-from detectors.alert import Alert, Alerts
+from detectors.accounts import Accounts
+from detectors.alert import Alerts, Incident, key_of
 from detectors.bounded import Bounded
-from detectors.combining import Said, combined, part_of
-from detectors.conviction import ANYBODY, EVERYWHERE, FOREVER, Conviction, Convictions, Exemptions, is_about_one
+from detectors.combining import COMBINED, Said, combined, part_of
+from detectors.conviction import ANYBODY, FOREVER, Conviction, Convictions, Exemptions, is_about_one
 from detectors.registry import Part, build
+from detectors.sight import Sort
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from detectors.alert import Alert
     from detectors.sight import Sight
+
+    See = Callable[[Sight], Sequence[Finding]]
 
 TICK: Final = 1.0  # seconds between two ticks of the detectors
 MAX_PAIRS: Final = 50_000  # pairs something was found about lately, about 500 octets each
-COMBINED: Final = "combined"  # the detector of a finding that is the engine's own
 VERSION: Final = 1  # of what `dump` returns
 _MISFIT: Final = (*UNREADABLE, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
@@ -53,20 +58,33 @@ class Engine:
 
     `started` is when learning began, in Unix seconds. `inline`: also run the leak meter; without it, as where workers
     run it, what they found comes in by `take_in`. `blocking`: as if every detector that can were in mode `block`.
+    `alerting`: also keep accounts and alerts; without it there are findings and convictions only.
     """
 
     def __init__(
-        self, tables: Mapping[str, Mapping[str, Any]], *, started: float, inline: bool = True, blocking: bool = False
+        self,
+        tables: Mapping[str, Mapping[str, Any]],
+        *,
+        started: float,
+        inline: bool = True,
+        blocking: bool = False,
+        alerting: bool = True,
     ) -> None:
         parts = build(tables, started=started, blocking=blocking)
         self._parts: dict[str, Part] = {part.name: part for part in parts}
         self._meter = next((part.meter for part in parts if part.meter is not None and inline), None)
         self._watches = [part.watch for part in parts if part.watch is not None]
-        self._sees = [watch.see for watch in self._watches]
+        self._hits = _seeing(parts, Sort.HIT)
+        self._addressed = _seeing(parts, Sort.ADDRESSED)
+        self._bare = _seeing(parts, Sort.BARE)
+        self._blocked = _seeing(parts, Sort.BLOCKED)
         self._said: Bounded[tuple[str, str], dict[str, Said]] = Bounded(MAX_PAIRS)
-        self._alerts = Alerts()
+        self._accounts = Accounts()
+        self._note = self._accounts.note if alerting else _nothing
+        self._alerts = Alerts(self._accounts)
         self.convictions = Convictions()
         self.exemptions = Exemptions()
+        self._alerting = alerting
         self._clock = self._ticked = float("-inf")
         self._excused = self._silenced = self._misfits = self._late = 0
 
@@ -77,24 +95,29 @@ class Engine:
 
     def see(self, sight: Sight) -> Outcome:
         """Take in a sight; returns what came of it, of ticks that were due, too."""
-        if sight.at < self._clock:
+        at = sight.at
+        if at < self._clock:
             self._late += 1
-            sight = msgspec.structs.replace(sight, at=self._clock)
+            at = self._clock
+            sight = msgspec.structs.replace(sight, at=at)
         else:
-            self._clock = sight.at
-        found: list[Finding] = []
-        if self._clock - self._ticked >= TICK:
-            found += self._tick(self._clock)
-        standing = len(self.convictions) > 0 and self._stands(sight)
-        blocked = standing or sight.blocked
+            self._clock = at
+        found: list[Finding] = self._tick(at) if at - self._ticked >= TICK else []
+        blocked = sight.blocked or (len(self.convictions) > 0 and self._stands(sight))
         if self._meter is not None and not blocked and not sight.cached:
             blocked = self._weigh(sight, found)
-        for see in self._sees:
+        self._note(sight, blocked=blocked)
+        fresh = self._addressed if sight.addresses else self._bare
+        for see in self._blocked if sight.blocked else self._hits if sight.cached else fresh:
             if new := see(sight):
                 found += new
         if not found:
             return _BLOCKED if blocked else NOTHING
         return self._judge(found, blocked=blocked)
+
+    def turned_away(self, sight: Sight) -> None:
+        """Count a question that a conviction stopped: no news to a detector, but for the alert it led to."""
+        self._note(sight, blocked=True)
 
     def tick(self, now: float) -> Outcome:
         """Do what is due by the clock; returns what came of it."""
@@ -109,14 +132,16 @@ class Engine:
 
     def take_alerts(self) -> list[Alert]:
         """Return the alerts that are new or have changed since the last call."""
-        return self._alerts.take()
+        at, said = self._clock, self.exemptions
+        keys = (((one.client, one.domain), one) for one in self._alerts.take())
+        return [one for key, one in keys if not said.allows(key, at) and not said.snoozes(key, "", at)]
 
     def allow(self, domain: str, *, client: str = ANYBODY, until: float = FOREVER) -> None:
         """Neither block nor alert about the domain and what lies below it; lifts the convictions there are."""
         self.exemptions.allow((client, domain), until)
         for one in self.convictions.all(self._clock):
             if self.exemptions.allows((one.client, one.domain), self._clock):
-                self.convictions.forget((one.client, one.domain))
+                self.release(one.domain, client=one.client)
 
     def snooze(self, domain: str, *, until: float, client: str = ANYBODY, detector: str = "") -> None:
         """Raise no alert about the domain until then, of one detector or of all; blocking goes on."""
@@ -125,8 +150,13 @@ class Engine:
     def forget(self, domain: str, *, client: str = ANYBODY) -> None:
         """Take back what was allowed or snoozed, the conviction, and what was said about the pair."""
         self.exemptions.forget((client, domain))
-        self.convictions.forget((client, domain))
+        self.release(domain, client=client)
         self._said.pop((client, domain))
+
+    def release(self, domain: str, *, client: str = ANYBODY) -> None:
+        """Take back the conviction of a pair; what is found from now on convicts anew, and is another incident."""
+        self.convictions.forget((client, domain))
+        self._alerts.end((client, domain))
 
     def counters(self) -> dict[str, dict[str, int]]:
         """Return the counters of every detector by its name, and the engine's own."""
@@ -136,6 +166,7 @@ class Engine:
         found["engine"] = {
             "pairs": len(self._said), "dropped_pairs": self._said.dropped, "excused": self._excused,
             "silenced": self._silenced, "late": self._late, "states_left_out": self._misfits,
+            "accounts": len(self._accounts), "dropped_accounts": self._accounts.dropped,
             **self._alerts.counters(), **self.convictions.counters(), **self.exemptions.counters(),
         }  # fmt: skip
         return found
@@ -148,6 +179,7 @@ class Engine:
             "leak": None if self._meter is None else self._meter.dump(),
             "watches": {watch.name: watch.dump() for watch in self._watches},
             "said": [[*key, _plain(said)] for key, said in self._said.items()],
+            "accounts": self._accounts.dump(),
             "alerts": msgspec.to_builtins(self._alerts.dump()),
             "convictions": self.convictions.dump(),
             "exemptions": self.exemptions.dump(),
@@ -168,7 +200,8 @@ class Engine:
             if watch.name in kept:
                 self._attempt(lambda watch=watch: watch.load(kept[watch.name]))
         self._attempt(lambda: self._remember(state["said"]))
-        self._attempt(lambda: self._alerts.load(msgspec.convert(state["alerts"], list[Alert])))
+        self._attempt(lambda: self._accounts.load(state["accounts"]))
+        self._attempt(lambda: self._alerts.load(msgspec.convert(state["alerts"], list[Incident])))
         self._attempt(lambda: self.convictions.load(state["convictions"], self._clock))
         self._attempt(lambda: self.exemptions.load(state["exemptions"]))
 
@@ -193,6 +226,7 @@ class Engine:
             found += self._meter.take_alerts()
         for watch in self._watches:
             found += watch.tick(now)
+        self._alerts.tick(now)
         return found
 
     def _weigh(self, sight: Sight, found: list[Finding]) -> bool:
@@ -220,7 +254,7 @@ class Engine:
         kept: list[Finding] = []
         convicted: list[Conviction] = []
         for finding in found:
-            key = (finding.client if finding.client not in EVERYWHERE else ANYBODY, finding.domain)
+            key = key_of(finding)
             if self.exemptions.allows(key, self._clock):
                 self._excused += 1
                 continue
@@ -228,11 +262,17 @@ class Engine:
                 kept.append(one)
                 conviction = self._convict(key, detectors, one) if detectors else None
                 convicted += [conviction] if conviction else []
-                if self.exemptions.snoozes(key, one.detector, self._clock):
-                    self._silenced += 1
-                else:
-                    self._alerts.raise_(one, self._clock, blocks=bool(detectors))
+                if self._alerting:
+                    self._alert(key, one, blocks=bool(detectors))
         return Outcome(blocked, tuple(kept), tuple(convicted))
+
+    def _alert(self, key: tuple[str, str], finding: Finding, *, blocks: bool) -> None:
+        if self.exemptions.snoozes(key, finding.detector, self._clock):
+            self._silenced += 1
+            return
+        part = self._parts.get(part_of(finding.detector))
+        level = Confidence.MEDIUM if part is None else part.alert_at
+        self._alerts.raise_(finding, self._clock, blocks=blocks, level=level)
 
     def _weighed(self, key: tuple[str, str], finding: Finding) -> list[tuple[Finding, tuple[str, ...]]]:
         """Return the finding, and the engine's own when others agree; each with the detectors by which it blocks."""
@@ -256,6 +296,14 @@ class Engine:
         if not is_about_one(key[1]):
             return None
         return self.convictions.convict(key, detectors, finding.reason, self._clock)
+
+
+def _seeing(parts: Iterable[Part], sort: Sort) -> tuple[See, ...]:
+    return tuple(part.watch.see for part in parts if part.watch is not None and sort in part.sees)
+
+
+def _nothing(sight: Sight, *, blocked: bool) -> None:
+    """Keep no account."""
 
 
 def _agreement(finding: Finding, detectors: tuple[str, ...]) -> Finding:

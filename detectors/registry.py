@@ -17,6 +17,7 @@ from msgspec import inspect
 from core.config_read import Mistakes, read_struct, shown
 from core.errors import BadConfig, BadName
 from core.finding import Confidence
+from detectors.sight import Sort
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -27,8 +28,11 @@ if TYPE_CHECKING:
     Table = Mapping[str, Any]
 
 LEAK: Final = "leak"  # the one that looks before a query is sent on
-BLOCK_AT: Final = "block_at"  # a key every detector has beside its own
-LEVELS: Final = {"HIGH": Confidence.HIGH, "MEDIUM": Confidence.MEDIUM}
+BLOCK_AT: Final = "block_at"  # this and the next: keys every detector has beside its own
+ALERT_AT: Final = "alert_at"
+LEVELS: Final[Mapping[str, tuple[str, ...]]] = {  # what they may be, the first where nothing is written
+    BLOCK_AT: ("HIGH", "MEDIUM"), ALERT_AT: ("MEDIUM", "LOW", "HIGH"),
+}  # fmt: skip
 _PATH: Final = "detectors"
 
 
@@ -47,15 +51,18 @@ class Part(NamedTuple):
     can_block: bool  # there is a mode `block`
     blocks: bool  # and it is in force
     block_at: Confidence  # from which confidence on it blocks
+    alert_at: Confidence  # and from which it alerts
     watch: Watch | None
     meter: LeakMeter | None = None
+    sees: Sort = Sort.ALL  # what the Watch is shown
 
 
 class Kind(NamedTuple):
-    """How a detector is made."""
+    """How a detector is made, and what it is shown: it would do nothing with other sights."""
 
     settings: Callable[[], type[msgspec.Struct]]
     make: Callable[[Any], Watch]
+    sees: Sort = Sort.ALL
 
 
 def build(tables: Mapping[str, Table], *, started: float, blocking: bool = False) -> list[Part]:
@@ -97,23 +104,30 @@ def _check_names(tables: Mapping[str, Table], mistakes: Mistakes) -> None:
             mistakes.add(f"{_PATH}.{name}", f"there is no such detector; write {near[0] if near else ', '.join(NAMES)}")
 
 
-def _settings(name: str, table: Table, mistakes: Mistakes) -> tuple[Any, inspect.StructType, str]:
-    """Return the settings of a detector, their shape, and the level it blocks at."""
+def _settings(name: str, table: Table, mistakes: Mistakes) -> tuple[Any, inspect.StructType, Mapping[str, Confidence]]:
+    """Return the settings of a detector, their shape, and the levels at which it blocks and alerts."""
     path = f"{_PATH}.{name}"
-    own = {key: value for key, value in table.items() if key != BLOCK_AT}
-    level = table.get(BLOCK_AT, "HIGH")
-    if level not in LEVELS:
-        mistakes.add(f"{path}.{BLOCK_AT}", f'{shown(level)} is not one of the choices; write "HIGH" or "MEDIUM"')
-        level = "HIGH"
+    own = {key: value for key, value in table.items() if key not in LEVELS}
+    levels = {key: _level(key, table, path, mistakes) for key in LEVELS}
     kind = KINDS.get(name)
     settings_type = _leak_settings() if kind is None else kind.settings()
     shape = cast("inspect.StructType", inspect.type_info(settings_type))
-    return read_struct(shape, own, path, mistakes), shape, level
+    return read_struct(shape, own, path, mistakes), shape, levels
+
+
+def _level(key: str, table: Table, path: str, mistakes: Mistakes) -> Confidence:
+    choices = LEVELS[key]
+    given = table.get(key, choices[0])
+    if given in choices:
+        return Confidence[given]
+    options = " or ".join(f'"{choice}"' for choice in choices)
+    mistakes.add(f"{path}.{key}", f"{shown(given)} is not one of the choices; write {options}")
+    return Confidence[choices[0]]
 
 
 def _part(name: str, table: Table, started: float, mistakes: Mistakes, *, blocking: bool) -> Part | None:
     before = len(mistakes.lines)
-    settings, shape, level = _settings(name, table, mistakes)
+    settings, shape, levels = _settings(name, table, mistakes)
     if len(mistakes.lines) > before or settings.mode == "off":
         return None
     can_block = "block" in _modes(shape)
@@ -126,7 +140,16 @@ def _part(name: str, table: Table, started: float, mistakes: Mistakes, *, blocki
     except (BadName, ValueError) as error:
         mistakes.add(f"{_PATH}.{name}", str(error))
         return None
-    return Part(name, can_block, settings.mode == "block", LEVELS[level], watch, meter)
+    return Part(
+        name,
+        can_block,
+        settings.mode == "block",
+        levels[BLOCK_AT],
+        levels[ALERT_AT],
+        watch,
+        meter,
+        Sort.ALL if kind is None else kind.sees,
+    )
 
 
 def _modes(shape: inspect.StructType) -> tuple[Any, ...]:
@@ -218,7 +241,7 @@ def _dga(settings: Any) -> Watch:
     from detectors.dga_score import load_model
 
     model = load_model(settings.dynamic)
-    return DgaWatch(settings, score=model.score, groups=load_groups(), level=model.confidence)
+    return DgaWatch(settings, score=model.score, groups=load_groups(), level=model.confidence, telling=model.telling)
 
 
 def _beacon_settings() -> type[msgspec.Struct]:
@@ -246,13 +269,13 @@ def _bypass(settings: Any) -> Watch:
 
 
 KINDS: Final[Mapping[str, Kind]] = {
-    "tunnel": Kind(_tunnel_settings, _tunnel),
-    "dga": Kind(_dga_settings, _dga),
-    "beacon": Kind(_beacon_settings, _beacon),
-    "flux": Kind(_flux_settings, _flux),
-    "young": Kind(_young_settings, _young),
-    "lookalike": Kind(_lookalike_settings, _lookalike),
+    "tunnel": Kind(_tunnel_settings, _tunnel, Sort.ALL & ~Sort.HIT),
+    "dga": Kind(_dga_settings, _dga, Sort.OPEN),
+    "beacon": Kind(_beacon_settings, _beacon, Sort.OPEN),
+    "flux": Kind(_flux_settings, _flux, Sort.ADDRESSED),
+    "young": Kind(_young_settings, _young, Sort.OPEN),
+    "lookalike": Kind(_lookalike_settings, _lookalike, Sort.OPEN),
     "storm": Kind(_storm_settings, _storm),
-    "bypass": Kind(_bypass_settings, _bypass),
+    "bypass": Kind(_bypass_settings, _bypass, Sort.OPEN),
 }
 NAMES: Final = ("leak", *KINDS)

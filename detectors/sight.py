@@ -8,6 +8,7 @@ Rules:
 
 from __future__ import annotations
 
+from enum import Flag, auto
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
@@ -43,6 +44,17 @@ class Sight(msgspec.Struct, frozen=True, gc=False):
     count: int = 1  # equal questions within a second
     cached: bool = False  # answered from the cache: nothing of it left the building
     blocked: bool = False  # somebody else blocked it already
+
+
+class Sort(Flag):
+    """What kinds of sights there are; a blocked one is nothing else."""
+
+    HIT = auto()  # answered from the cache
+    ADDRESSED = auto()  # answered from outside, with addresses
+    BARE = auto()  # from outside, without: of another type, empty, failed or not known
+    BLOCKED = auto()
+    OPEN = HIT | ADDRESSED | BARE
+    ALL = OPEN | BLOCKED
 
 
 class Watch(Protocol):

@@ -9,15 +9,16 @@ Rules:
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
 
 from core.finding import Confidence, Evidence, Finding
-from core.names import Name, labels, to_text
+from core.names import ROOT, Name, labels, to_text
 from detectors.tunnel_c2 import IMPLANTS
 from detectors.tunnel_codec import ADDRESS_TYPES, Clue, Exchange, is_reachable, looks_encoded
-from detectors.tunnel_pair import ALL_TRAITS, ORDINARY, Pair, judge
+from detectors.tunnel_pair import ALL_TRAITS, ORDINARY, Pair, judge, may_be_judged
 from detectors.tunnel_tools import TOOLS
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class TunnelWatch:
         self._readers = readers
         self._pairs: dict[tuple[bytes, Name], Pair] = {}
         self._older: dict[tuple[bytes, Name], Pair] = {}
-        self._clients: dict[Name, set[bytes]] = {}
+        self._clients: OrderedDict[Name, set[bytes]] = OrderedDict()  # the longest known first
         self._dropped_pairs = 0
         self._dropped_domains = 0
 
@@ -73,7 +74,7 @@ class TunnelWatch:
         pair = self._pairs.get(key)
         if pair is None and (pair := self._open(key, sight)) is None:
             return ()
-        parts = labels(sight.qname)[: -len(labels(sight.domain))]
+        parts = labels(sight.qname[: len(sight.qname) - len(sight.domain)] + ROOT)
         pair.take(sight, parts)
         if not sight.domain.endswith(_ARPA):
             self._read(pair, Exchange(parts, sight.qtype, sight.payload, sight.addresses, sight.domain), sight.at)
@@ -132,6 +133,9 @@ class TunnelWatch:
                 pair.note(clue, at)
 
     def _say(self, pair: Pair, sight: Sight) -> Sequence[Finding]:
+        most = Confidence.HIGH if pair.points >= NAMED else Confidence.MEDIUM
+        if pair.said >= most and sight.at - pair.said_at < self._settings.repeat:
+            return ()
         found = self._named(pair, sight)
         if found is None and self._settings.shapes:
             found = self._shaped(pair, sight)
@@ -146,10 +150,11 @@ class TunnelWatch:
         reason = f"{'speaks' if sure else 'may speak'} the protocol of {pair.tool}: {pair.why}"
         evidence = Evidence("protocol clues", round(pair.points, 2), NAMED if sure else SUSPECTED)
         confidence = Confidence.HIGH if sure else Confidence.MEDIUM
-        return _finding(pair, sight, min(pair.points / 2, 1.0), confidence, reason, (evidence,))
+        found = _finding(pair, sight, min(pair.points / 2, 1.0), confidence, reason, (evidence,))
+        return msgspec.structs.replace(found, tool=pair.tool)
 
     def _shaped(self, pair: Pair, sight: Sight) -> Finding | None:
-        if pair.fresh < self._settings.min_names:
+        if pair.fresh < self._settings.min_names or not may_be_judged(pair, self._settings.min_carried):
             return None
         traits = judge(pair)
         two_way = traits.two_way and traits.met >= TWO_WAY
@@ -173,7 +178,7 @@ class TunnelWatch:
         clients = self._clients.get(sight.domain)
         if clients is None:
             if len(self._clients) >= self._settings.max_domains:
-                del self._clients[next(iter(self._clients))]
+                self._clients.popitem(last=False)
                 self._dropped_domains += 1
             clients = self._clients[sight.domain] = set()
         if len(clients) < _PEERS_KEPT:

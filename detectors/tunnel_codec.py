@@ -41,6 +41,7 @@ _PER_CHANGE: Final = 8  # characters a change of class stands for in encoded tex
 _VOWELS: Final = b"aeiouy"
 _LONG: Final = 20  # characters without a digit that must look like words
 _FEW_VOWELS: Final = 0.2
+_ASCII: Final = bytes(range(127))
 _BINARY_SHARE: Final = 0.15  # of octets above ASCII; lengths, ports and preferences of plain records lie below
 
 
@@ -113,7 +114,7 @@ def payload_is_dense(payload: bytes) -> bool:
     """True when record data is binary or encoded, and not text that says what it is (`v=DKIM1`, `enr:`)."""
     if _DECLARED.match(payload):
         return False
-    if sum(code > 126 for code in payload) > _BINARY_SHARE * len(payload):
+    if len(payload.translate(None, _ASCII)) > _BINARY_SHARE * len(payload):
         return True
     return any(looks_encoded(token) for token in _TOKEN.findall(payload))
 

@@ -40,6 +40,7 @@ SHORT_ANSWER: Final = 8.0  # octets, mean, that acknowledge and carry nothing
 LISTED: Final = 0.8  # share of answers that are NXDOMAIN or in 127/8: those of block lists
 ALL_TRAITS: Final = 8
 
+_ROUNDING: Final = 1e-6
 _DIGEST: Final = 4  # octets
 _UNTOLD: Final = -1
 _SELF_VARIED: Final = frozenset({2, 6, 43, 46, 47, 48, 50, 51, 64, 65})
@@ -183,6 +184,14 @@ class Pair(msgspec.Struct):
             shares.varied += 1
             shares.down += len(given)
             shares.dense += payload_is_dense(sight.payload)
+
+
+def may_be_judged(pair: Pair, min_carried: int) -> bool:
+    """False for a pair of which `judge` would say that neither both ways nor `min_carried` octets of an upload show."""
+    shares = pair.shares
+    if shares.new < FRESH * max(shares.seen, 1.0) - _ROUNDING:
+        return False
+    return shares.varied >= MIN_VARIED or pair.encoded_octets >= min_carried
 
 
 def judge(pair: Pair) -> Traits:

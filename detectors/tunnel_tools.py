@@ -47,14 +47,16 @@ _DNSCAT_HEADER: Final = 10  # hex digits: packet id 4, type 2, session id 4
 _DNSCAT_NEAR: Final = 16  # octets of an answer in which the header lies, behind lengths and a preference
 _HEX: Final = b"0123456789abcdef"
 
-_DNS2TCP_COMMAND: Final = re.compile(rb"=(?:auth|connect|resource)")
+_DNS2TCP_COMMANDS: Final = frozenset((b"=auth", b"=connect", b"=resource"))
 _DNS2TCP_HEADER: Final = 8  # base64 characters: session, acknowledgement and sequence number, 16 bits each
 _DNS2TCP_POLL: Final = re.compile(rb"[a-z0-9+/_-]{8}ba")  # a header of 7 octets whose last, the type, is 4
 
 _OZYMAN: Final = re.compile(rb"(?:^|\.)(\d{1,10}-\d{1,10})\.(id-\d{1,10})\.(up|down)(?:\.|$)")
+_OZYMAN_WAYS: Final = frozenset((b"up", b"down"))
 _DNSCAPY: Final = re.compile(rb"(?:^|\.)(?:\d{1,6}\.[bdf]|c|[bd]\.e|\d{1,3}\.d)\.(\d{1,6})\.(\d{2,5})(?:\.|$)")
 _GODOH: Final = re.compile(rb"([0-9a-f]{4})\.(?:be|ef|ca)\.(\d{1,5})\.[0-9a-f]{1,8}\.[01]\.[0-3]\.[0-9a-f]")
 _DECIMAL: Final = re.compile(rb"(?:0|[1-9]\d{0,6})")
+_IPV4_HEAD: Final = b"i"  # how the octet 0x45 begins in base32
 _TUNS_POLL: Final = re.compile(rb"r\d{1,9}")
 _DNSTEAL: Final = re.compile(rb"[a-z0-9*/=_-]{2,62}-")
 
@@ -116,7 +118,7 @@ def _dnscat_answers(seen: Exchange, text: bytes, packet: bytes) -> bool:
 def dns2tcp(seen: Exchange) -> list[Clue]:
     """Return what dns2tcp's commands, its session header and its echo in the answer show."""
     head = seen.parts[0]
-    if any(_DNS2TCP_COMMAND.fullmatch(part) for part in seen.parts[1:]):
+    if not _DNS2TCP_COMMANDS.isdisjoint(seen.parts[1:]):
         return [Clue("dns2tcp", b"command", b"=", 1.0, "its =auth, =connect and =resource labels")]
     if len(head) < _DNS2TCP_HEADER + 2 or seen.qtype not in {TXT, KEY}:
         return []
@@ -130,7 +132,7 @@ def dns2tcp(seen: Exchange) -> list[Clue]:
 
 def ozymandns(seen: Exchange) -> list[Clue]:
     """Return what the up and down labels of OzymanDNS and SODS show."""
-    found = _OZYMAN.search(b".".join(seen.parts))
+    found = None if _OZYMAN_WAYS.isdisjoint(seen.parts) else _OZYMAN.search(b".".join(seen.parts))
     if not found:
         return []
     return [Clue("OzymanDNS/SODS", found[2], found[1], 1.0, f"a session number and the label {found[3].decode()}")]
@@ -159,7 +161,7 @@ def dnsexfiltrator(seen: Exchange) -> list[Clue]:
 
 def dnscapy(seen: Exchange) -> list[Clue]:
     """Return what DNScapy's message letters before a connection and a random number show."""
-    if seen.qtype not in {TXT, CNAME}:
+    if seen.qtype not in {TXT, CNAME} or not any(map(bytes.isdigit, seen.parts)):
         return []
     found = _DNSCAPY.search(b".".join(seen.parts))
     if not found:
@@ -172,7 +174,10 @@ def tuns(seen: Exchange) -> list[Clue]:
     head = seen.parts[0]
     if seen.qtype == CNAME and _TUNS_POLL.fullmatch(head):
         return [Clue("TUNS", b"poll", head, 0.1, "its numbered polls", repeats=True)]
+    text = b"".join(seen.parts)
     for skip, tool in ((1, "TUNS"), (0, "IP over DNS")):
+        if text[skip : skip + 1] != _IPV4_HEAD:
+            continue
         for count in range(len(seen.parts), 0, -1):
             raw = from_base(b"".join(seen.parts[:count])[skip:], RFC4648)
             if raw and is_ipv4_packet(raw):
@@ -193,7 +198,7 @@ def godoh(seen: Exchange) -> list[Clue]:
 
 def dnsteal(seen: Exchange) -> list[Clue]:
     """Return what dnsteal's labels that end in a hyphen show; no host name may end so (RFC 952)."""
-    ending = [part for part in seen.parts if _DNSTEAL.fullmatch(part)]
+    ending = [part for part in seen.parts if part.endswith(b"-") and _DNSTEAL.fullmatch(part)]
     if not ending or max(map(len, ending)) < 16:
         return []
     return [Clue("dnsteal", b"hyphen", ending[0][:16], 0.4, "data labels that end in a hyphen")]

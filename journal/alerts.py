@@ -1,4 +1,4 @@
-"""Alerts in SQLite: one line a client, domain, detector and hour, written by the hub and read by whoever asks.
+"""Alerts in SQLite: one line an incident of a client and a domain, written by the hub and read by whoever asks.
 
 Rules:
 1. The file is in WAL mode: readers never wait for the hub, nor it for them.
@@ -26,14 +26,18 @@ MAX_WAITING: Final = 10_000  # lines
 KEEP: Final = 365 * 86_400  # seconds
 _BUSY: Final = 0.1  # seconds the hub waits for another writer before it tries again at the next write
 _TABLE: Final = """
-    CREATE TABLE IF NOT EXISTS alert (
-        client TEXT NOT NULL, domain TEXT NOT NULL, detector TEXT NOT NULL, hour INTEGER NOT NULL,
-        confidence TEXT NOT NULL, score REAL NOT NULL, reason TEXT NOT NULL, evidence TEXT NOT NULL,
+    CREATE TABLE IF NOT EXISTS incident (
+        id TEXT NOT NULL PRIMARY KEY, client TEXT NOT NULL, domain TEXT NOT NULL, detector TEXT NOT NULL,
+        detectors TEXT NOT NULL, confidence TEXT NOT NULL, score REAL NOT NULL, tool TEXT NOT NULL,
+        queries INTEGER NOT NULL, bytes_before_alert INTEGER NOT NULL, bytes_before_block INTEGER,
         first REAL NOT NULL, last REAL NOT NULL, count INTEGER NOT NULL, blocks INTEGER NOT NULL,
-        PRIMARY KEY (client, domain, detector, hour)
+        reason TEXT NOT NULL, evidence TEXT NOT NULL
     ) WITHOUT ROWID
 """
-_PUT: Final = "INSERT OR REPLACE INTO alert VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_INDEX: Final = "CREATE INDEX IF NOT EXISTS incident_last ON incident (last)"
+_KNOWN: Final = "SELECT 1 FROM sqlite_master WHERE name = 'incident'"  # older versions had a table of another shape
+_PUT: Final = "INSERT OR REPLACE INTO incident VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_FIND: Final = "SELECT * FROM incident WHERE last >= ? AND last < ? ORDER BY last DESC, client, domain LIMIT ?"
 _to_json: Final = msgspec.json.Encoder().encode
 
 
@@ -58,7 +62,7 @@ class AlertBook:
             with self._file:
                 self._file.executemany(_PUT, map(_values, self._waiting))
                 newest = max(alert.last for alert in self._waiting)
-                self._file.execute("DELETE FROM alert WHERE hour < ?", (int(newest - KEEP) // 3_600,))
+                self._file.execute("DELETE FROM incident WHERE last < ?", (newest - KEEP,))
         except (sqlite3.Error, OSError) as error:
             self.failure = f"alerts: {self._path}: {error}"
             self.lost += max(len(self._waiting) - MAX_WAITING, 0)
@@ -83,9 +87,11 @@ def find(data_dir: Path, *, since: float = 0.0, until: float = 1e12, limit: int 
     try:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as file:
             file.row_factory = sqlite3.Row
-            query = "SELECT * FROM alert WHERE last >= ? AND last < ? ORDER BY last DESC, client, domain LIMIT ?"
-            for row in file.execute(query, (since, until, limit)):
+            if file.execute(_KNOWN).fetchone() is None:
+                return
+            for row in file.execute(_FIND, (since, until, limit)):
                 found = dict(row)
+                found["detectors"] = msgspec.json.decode(found["detectors"])
                 found["evidence"] = msgspec.json.decode(found["evidence"])
                 found["blocks"] = bool(found["blocks"])
                 yield found
@@ -99,14 +105,16 @@ def _open(path: Path) -> sqlite3.Connection:
     file.execute("PRAGMA journal_mode = WAL")
     file.execute("PRAGMA synchronous = NORMAL")
     file.execute(_TABLE)
+    file.execute(_INDEX)
     return file
 
 
 def _values(alert: Alert) -> tuple[Any, ...]:
-    evidence = [{"name": one.name, "value": one.value, "threshold": one.threshold} for one in alert.evidence]
     return (
-        alert.client, alert.domain, alert.detector, alert.hour, alert.confidence.name, alert.score,
-        _clean(alert.reason), _to_json(evidence).decode(), alert.first, alert.last, alert.count, alert.blocks,
+        alert.id, alert.client, _clean(alert.domain), alert.detector, _to_json(alert.detectors).decode(),
+        alert.confidence.name, alert.score, alert.tool, alert.queries, alert.bytes_before_alert,
+        alert.bytes_before_block, alert.first, alert.last, alert.count, alert.blocks, _clean(alert.reason),
+        _to_json(alert.evidence).decode(),
     )  # fmt: skip
 
 

@@ -90,7 +90,7 @@ class Hunt:
         started: float,
         answered_here: Callable[[Name, int], bool] = lambda _name, _qtype: False,
     ) -> None:
-        self.engine = Engine(tables, started=started - LEARNED, blocking=True)
+        self.engine = Engine(tables, started=started - LEARNED, blocking=True, alerting=False)
         self.queries = 0
         self.lost_rows = 0
         self._accounts: Bounded[Key, _Account] = Bounded(MAX_PAIRS)

@@ -1,7 +1,8 @@
 """The detectors in the hub: what workers tell goes past all Watches; what they find becomes alerts and convictions.
 
 Rules:
-1. What a feed or an analyst blocked is no news to a detector; what is answered here never left.
+1. What a feed or an analyst blocked is no news to a detector; what is answered here never left. What a conviction
+   turned away is counted for its alert.
 2. A conviction is an override of one client and domain, put into Redis, so that every worker of every node has it.
 3. The state is kept over a restart; one that cannot be read starts afresh, part by part.
 """
@@ -57,7 +58,11 @@ class Watching:
         see = self.engine.see
         for event in events:
             cause = event.cause
-            if cause in _INSIDE or (cause in _KNOWN and event.action >= _NODATA):
+            if cause in _INSIDE:
+                continue
+            if cause in _KNOWN and event.action >= _NODATA:
+                if cause == Cause.CONVICTION:
+                    self.engine.turned_away(_sight(event))
                 continue
             outcome = see(_sight(event))
             if outcome.convicted:
@@ -111,7 +116,7 @@ class Watching:
         """Forget the convictions of before the decision, so that another one is news."""
         for one in self.engine.convictions.all(now):
             if one.domain == decision.domain and decision.client in {"", one.client} and one.since <= decision.at:
-                self.engine.convictions.forget((one.client, one.domain))
+                self.engine.release(one.domain, client=one.client)
 
     def _convict(self, outcome: Outcome) -> None:
         self._convicted += [override for one in outcome.convicted if (override := _override(one)) is not None]

@@ -25,7 +25,7 @@ import msgspec
 from core.names import from_text
 from detectors.dga_groups import FEATURES, SIZES, Parameters, Threshold, features, fit
 from detectors.dga_score import DgaModel, decode, load_model
-from detectors.dga_traits import AFFIX, Tables, Traits, segment, split, traits
+from detectors.dga_traits import AFFIX, Tables, Traits, lengths_of, segment, split, traits
 from detectors.train import dga_pools
 from detectors.train.dga_campaigns import RANDOM_STYLES, WORD_STYLES, campaign
 from detectors.train.dga_data import FOLDS, digest, folds
@@ -65,7 +65,8 @@ def tables(names: Sequence[str]) -> Tables:
     kept |= {word: seen for word, seen in labels.items() if seen >= 3 and word not in kept}
     known = dict(sorted(kept.items(), key=lambda item: (-item[1], item[0]))[:_WORDS])
     rarity = _shares(known)
-    used = Counter(word for label, _ in pairs for word in segment(label, rarity))
+    lengths = lengths_of(rarity)
+    used = Counter(word for label, _ in pairs for word in segment(label, rarity, lengths))
     affixes = Counter(
         piece
         for label, _ in pairs
@@ -110,7 +111,8 @@ class Builder:
 
     def __init__(self, known: Tables, score: Callable[[Name], float]) -> None:
         self.known = known
-        self._look = cache(lambda text: traits(from_text(text), score(from_text(text)), known))
+        lengths = lengths_of(known.words)
+        self._look = cache(lambda text: traits(from_text(text), score(from_text(text)), known, lengths))
 
     def looks(self, names: Iterable[str]) -> list[Traits]:
         """Return what the names look like."""

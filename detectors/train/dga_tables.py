@@ -149,10 +149,10 @@ def suffix_ratios(counts: Counter[Name], dga: Mapping[Name, float]) -> dict[Name
 
 def tables(
     *,
-    trigrams: Sequence[int],
+    trigrams: list[int],
     words: Mapping[bytes, int],
     suffixes: Mapping[Name, SuffixFact],
-    tlds: Mapping[Name, SuffixFact],
+    tlds: dict[Name, SuffixFact],
     unknown: SuffixFact,
 ) -> Tables:
     """Return what the features read."""

@@ -10,8 +10,8 @@ import pytest
 from place import Place, documented
 
 from console.alerts import KEYS
-from core.finding import Confidence, Evidence
-from detectors.alert import Alert
+from core.finding import Confidence
+from detectors.alert import Alert, Shown
 from journal.alerts import FILE, AlertBook
 
 
@@ -25,9 +25,10 @@ def give(place: Place, *alerts: Alert) -> None:
 def alert(domain: str = "thief.example", ago: float = 60.0, **changes: Any) -> Alert:
     at = time.time() - ago
     given: dict[str, Any] = {
-        "client": "192.0.2.7", "detector": "leak", "hour": int(at // 3_600), "confidence": Confidence.HIGH,
-        "score": 0.9, "reason": "too many bytes", "evidence": (Evidence("bytes_day", 600.0, 512.0),), "first": at - 1,
-        "last": at,
+        "id": domain, "client": "192.0.2.7", "detector": "leak", "detectors": ("leak",), "confidence": Confidence.HIGH,
+        "score": 0.9, "tool": "", "queries": 40, "bytes_before_alert": 400, "bytes_before_block": None, "first": at - 1,
+        "last": at, "count": 1, "blocks": False, "reason": "too many bytes",
+        "evidence": (Shown("leak", "bytes_day", 600.0, 512.0),),
     }  # fmt: skip
     return Alert(domain=domain, **(given | changes))
 
@@ -44,7 +45,8 @@ def test_an_object_has_the_documented_keys(place: Place) -> None:
     assert tuple(row) == KEYS
     assert documented("plughole alerts") >= set(KEYS)
     assert (row["confidence"], row["count"], row["blocks"]) == ("HIGH", 3, True)
-    assert row["evidence"] == [{"name": "bytes_day", "value": 600.0, "threshold": 512.0}]
+    assert (row["queries"], row["bytes_before_alert"], row["bytes_before_block"]) == (40, 400, None)
+    assert row["evidence"] == [{"detector": "leak", "name": "bytes_day", "value": 600.0, "threshold": 512.0}]
     assert row["last"].endswith("Z")
 
 
@@ -58,6 +60,8 @@ def test_an_object_has_the_documented_keys(place: Place) -> None:
         (["--domain", "DGA.example."], ["a.dga.example"]),
         (["--domain", "ga.example"], []),
         (["--detector", "dga"], ["a.dga.example"]),
+        (["--detector", "young"], ["a.dga.example"]),
+        (["--detector", "leak"], ["new.example", "old.example"]),
         (["--confidence", "MEDIUM"], ["new.example", "a.dga.example"]),
         (["--confidence", "high"], ["new.example"]),
         (["--since", "3d"], ["new.example", "a.dga.example", "old.example", "yesterday.example"]),
@@ -67,7 +71,9 @@ def test_filters_and_order(place: Place, args: list[str], found: list[str]) -> N
     give(
         place,
         alert("new.example", 10),
-        alert("a.dga.example", 60, detector="dga-group", confidence=Confidence.MEDIUM),
+        alert(
+            "a.dga.example", 60, detector="dga-group", detectors=("dga-group", "young"), confidence=Confidence.MEDIUM
+        ),
         alert("old.example", 90, client="192.0.2.9", confidence=Confidence.LOW),
         alert("yesterday.example", 90_000, confidence=Confidence.LOW),
     )

@@ -19,11 +19,10 @@ from detectors.dga_groups import (
     fit,
     load_groups,
     probability,
-    weigh,
 )
 from detectors.dga_lookalike import middle, within
 from detectors.dga_score import DgaModel, load_model
-from detectors.dga_traits import SHAPES, Traits, segment, split
+from detectors.dga_traits import MAX_WORD, MIN_WORD, SHAPES, Traits, lengths_of, segment, split
 from detectors.train.dga_campaigns import RANDOM_STYLES, STYLES, WORD_STYLES, campaign
 
 GROUPS = load_groups()
@@ -66,13 +65,6 @@ def test_groups_below_the_smallest_size_are_never_judged() -> None:
     assert GROUPS.confidence(1e9, 4) is None
     assert GROUPS.confidence(1e9, 5) is Confidence.HIGH
     assert GROUPS.threshold(19) == GROUPS.threshold(10)
-
-
-def test_trees_are_walked_to_their_leaves() -> None:
-    tree = [0, 1.5, -1.0, [1, 0.0, 2.0, 3.0]]
-    assert weigh([tree, 0.5], [1.5, 9.0]) == -0.5
-    assert weigh([tree, 0.5], [1.6, 0.0]) == 2.5
-    assert weigh([tree, 0.5], [1.6, 0.1]) == 3.5
 
 
 def test_random_names_score_above_lists_of_sites(model: DgaModel) -> None:
@@ -125,9 +117,32 @@ def test_a_member_fits_its_group_better_than_a_stranger(model: DgaModel) -> None
 
 def test_words_cover_what_they_can() -> None:
     words = {"green": 6.0, "house": 6.0, "eno": 9.0}
-    assert segment("greenhouse", words) == ["green", "house"]
-    assert segment("xxgreenxx", words) == ["green"]
-    assert segment("", words) == []
+    lengths = lengths_of(words)
+    assert lengths == {"gre": (5,), "hou": (5,), "eno": (3,)}
+    assert segment("greenhouse", words, lengths) == ["green", "house"]
+    assert segment("xxgreenxx", words, lengths) == ["green"]
+    assert segment("", words, lengths) == []
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.text("ab", max_size=20),
+    st.dictionaries(st.text("ab", min_size=1, max_size=13), st.sampled_from([1.0, 6.0, 8.0, 19.0, 21.0]), max_size=20),
+)
+def test_the_segmentation_is_the_one_that_trying_every_piece_finds(label: str, words: dict[str, float]) -> None:
+    assert segment(label, words, lengths_of(words)) == tried(label, words)
+
+
+def tried(label: str, words: dict[str, float]) -> list[str]:
+    best: list[tuple[float, list[str]]] = [(0.0, [])]
+    for end in range(1, len(label) + 1):
+        best.append(best[end - 1])
+        for start in range(max(end - MAX_WORD, 0), end - MIN_WORD + 1):
+            piece = label[start:end]
+            size = end - start
+            if piece in words and (worth := best[start][0] + size * size * (1.6 - 0.08 * words[piece])) > best[end][0]:
+                best[end] = worth, [*best[start][1], piece]
+    return best[-1][1]
 
 
 def test_a_name_is_split_at_its_first_label() -> None:
@@ -191,4 +206,4 @@ def test_a_campaign_follows_its_seed(style: str) -> None:
 def test_the_model_comes_back_from_its_own_json() -> None:
     parameters = Parameters(1, {}, GROUPS.tables, list(FEATURES), [1.0], {}, [0.0] * len(FIT), 0.0)
     again = GroupModel(msgspec.json.decode(msgspec.json.encode(parameters), type=Parameters))
-    assert weigh([1.0], []) == again.score([GROUPS.traits(from_text("a.com"), 0.0)] * 5)
+    assert again.score([GROUPS.traits(from_text("a.com"), 0.0)] * 5) == 1.0

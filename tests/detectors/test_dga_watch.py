@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from core.finding import Confidence, Finding
 from core.names import Name, from_text
-from detectors.dga import MAX_RESOLVED, SCAN, DgaSettings, DgaWatch
+from detectors.dga import ALONE, BUDGET, KEEP, MAX_RESOLVED, PAUSE, SCAN, DgaSettings, DgaWatch
 from detectors.dga_groups import GroupModel, load_groups
 from detectors.dga_score import DgaModel, load_model
 from detectors.sight import Sight, domain_of
@@ -199,6 +199,89 @@ def test_nothing_is_said_when_it_is_off(model: DgaModel, groups: GroupModel) -> 
 def test_a_burst_is_told_once_an_hour(watch: DgaWatch) -> None:
     first = [one for one in fail(watch, random_names(40)) if "one generator" in one.reason]
     assert 1 <= len(first) <= 2  # MEDIUM may come first
+
+
+UNSURE = DgaSettings(stricter=20.0)  # nothing is a group
+
+
+class Counted:
+    """A scorer that knows how often it was asked."""
+
+    def __init__(self, value: float) -> None:
+        self.value = value
+        self.asked = 0
+
+    def __call__(self, name: Name) -> float:
+        self.asked += 1
+        return self.value
+
+
+def test_each_failed_name_is_scored_once_however_many_groups_it_is_in(groups: GroupModel) -> None:
+    score = Counted(-4.0)
+    watch = DgaWatch(UNSURE, score=score, groups=groups)
+    fail(watch, random_names(40))
+    assert score.asked == 40
+    assert watch.counters()["judged"] == 8 + 4 + 2 + 1
+
+
+def test_a_storm_of_one_client_is_looked_at_now_and_then(groups: GroupModel) -> None:
+    score = Counted(-4.0)
+    watch = DgaWatch(UNSURE, score=score, groups=groups)
+    for at, name in enumerate(random_names(10_000)):
+        watch.see(sight(name, at / 1_000))
+    assert 40 <= score.asked <= 80  # the first 40, and those of one more look at most
+    assert watch.counters()["put_off"] >= 1_900
+
+
+def test_a_storm_of_many_clients_shares_a_budget_of_names_a_second(groups: GroupModel) -> None:
+    score = Counted(-4.0)
+    watch = DgaWatch(DgaSettings(), score=score, groups=groups)
+    for at, name in enumerate(random_names(20_000)):
+        watch.see(sight(name, at / 20_000, client=at.to_bytes(4, "big")[:2] + bytes((0, at % 250))))
+    assert BUDGET // 10 <= score.asked <= BUDGET + KEEP
+    assert watch.counters()["put_off"] > 0
+
+
+def test_sizes_that_were_due_in_a_pause_are_judged_after_it(groups: GroupModel, model: DgaModel) -> None:
+    watch = DgaWatch(UNSURE, score=model.score, groups=groups)
+    names = random_names(85)
+    fail(watch, names[:40])
+    judged = watch.counters()["judged"]
+    for at, name in enumerate(names[40:80]):  # within PAUSE of the 40th
+        watch.see(sight(name, 39.5 + at / 100))
+    assert watch.counters()["judged"] == judged
+    assert watch.counters()["put_off"] == 8
+    fail(watch, names[80:], start=39.0 + PAUSE)
+    assert watch.counters()["judged"] == judged + 4
+
+
+def test_a_client_found_once_is_found_again_when_its_names_change(watch: DgaWatch) -> None:
+    names = random_names(30) + random_names(20, seed=2, suffix="ru")
+    for at, name in enumerate(names):
+        watch.see(sight(name, at / 100))
+    later = random_names(21, seed=5, suffix="ru")
+    fail(watch, later[:20], start=60.0)
+    assert [one.domain for one in watch.see(sight(later[20], 100.0, rcode=0))] == [later[20]]
+
+
+def test_a_name_below_the_sieve_is_not_scored(groups: GroupModel) -> None:
+    score = Counted(9.0)
+    quiet = DgaWatch(
+        DgaSettings(), score=score, groups=groups, level=lambda _: Confidence.HIGH, telling=lambda *_: None
+    )
+    assert not quiet.see(sight("anything.com", 0.0, rcode=0))
+    assert score.asked == 0
+
+
+def test_new_names_are_scored_alone_up_to_a_budget_a_second(groups: GroupModel) -> None:
+    score = Counted(-4.0)
+    watch = DgaWatch(DgaSettings(), score=score, groups=groups, level=lambda _: None)
+    for at in range(2 * ALONE):
+        watch.see(sight(f"new{at}.com", at / (4 * ALONE), rcode=0))
+    assert score.asked == ALONE
+    assert watch.counters()["unscored"] == ALONE
+    watch.see(sight("newer.com", 1.5, rcode=0))
+    assert score.asked == ALONE + 1
 
 
 def test_stricter_thresholds_find_less(model: DgaModel, groups: GroupModel) -> None:

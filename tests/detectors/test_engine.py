@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
+from random import Random
 from typing import Any
 
 import msgspec
@@ -13,12 +14,12 @@ from hypothesis import strategies as st
 
 from core import names
 from core.errors import BadConfig
-from core.finding import Confidence, Evidence, Finding
-from detectors import alert, conviction
-from detectors.alert import Alerts
-from detectors.combining import FADE, Level, Said, combined
+from core.finding import Confidence, Finding
+from detectors import conviction
+from detectors.alert import QUIET, REFRESH
+from detectors.combining import COMBINED, FADE, Level, Said, combined
 from detectors.conviction import ANYBODY, FIRST, LONGEST, Convictions, Exemptions
-from detectors.engine import COMBINED, Engine
+from detectors.engine import Engine
 from detectors.registry import NAMES, build
 from detectors.sight import Sight, domain_of
 
@@ -139,8 +140,8 @@ def test_modes(monkeypatch: pytest.MonkeyPatch, table: dict[str, str], confidenc
     outcome = made.see(sight(f"a.{BAD}"))
     assert len(outcome.findings) == 1
     assert bool(outcome.convicted) is convicts
-    (raised,) = made.take_alerts()
-    assert raised.blocks is convicts
+    raised = made.take_alerts()
+    assert [one.blocks for one in raised] == ([convicts] if confidence > LOW else [])
 
 
 def test_two_kinds_of_evidence_agree() -> None:
@@ -228,6 +229,42 @@ def test_time_never_goes_back_and_ticks_come_by_the_sights(monkeypatch: pytest.M
     assert made.counters()["engine"]["late"] == 1
 
 
+# Who is shown what
+
+
+def mixed(seed: int) -> list[Sight]:
+    """Questions of every sort by a few clients: to popular and odd names, answered, failed, cached and blocked."""
+    dice = Random(seed)
+    letters = "abcdefghijklmnopqrstuvwxyz0123456789"
+    found = []
+    for at in range(1_500):
+        label = "".join(dice.choices(letters, k=dice.choice((3, 12, 40))))
+        name = dice.choice(
+            (f"www.shop{dice.randrange(4)}.example", f"{label}.evil.example", f"{label}.com", "www.my0wn.example")
+        )
+        addresses = (dice.randbytes(4),) if dice.random() < 0.4 else ()
+        found.append(
+            sight(
+                name, NOW + at / 3, f"192.0.2.{dice.randrange(3)}", qtype=dice.choice((1, 1, 16, 28)),
+                rcode=dice.choice((-1, 0, 0, 2, 3)), ttl=dice.choice((0, 60, 3600)), size=100, addresses=addresses,
+                payload=dice.randbytes(dice.choice((0, 40))), cached=dice.random() < 0.3, blocked=dice.random() < 0.2,
+            )
+        )  # fmt: skip
+    return found
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_detector_has_no_use_for_what_it_is_not_shown(seed: int) -> None:
+    tables: dict[str, dict[str, Any]] = {"lookalike": {"own": ["myown.example"]}, "young": {"learn": 0.0}}
+    lean, full = (Engine(tables, started=NOW - 400 * DAY, inline=False) for _ in range(2))
+    full._hits = full._addressed = full._bare = full._blocked = tuple(watch.see for watch in full._watches)
+    outcomes = [(lean.see(one), full.see(one)) for one in mixed(seed)]
+    assert all(one == other for one, other in outcomes)
+    assert {found.detector for one, _ in outcomes for found in one.findings} >= {"lookalike", "young"}
+    assert lean.dump() == full.dump()
+    assert lean.counters() == full.counters()
+
+
 # What people say
 
 
@@ -275,23 +312,120 @@ def test_forget_starts_afresh(monkeypatch: pytest.MonkeyPatch) -> None:
     assert again.times == 1
 
 
-# Alerts and convictions by themselves
+# One alert a pair
 
 
-def test_repeats_within_an_hour_are_one_alert() -> None:
-    held = Alerts()
-    hour = NOW // HOUR * HOUR
-    held.raise_(finding("tunnel", MEDIUM, reason="first"), hour + 1, blocks=False)
-    assert [one.count for one in held.take()] == [1]
-    held.raise_(finding("tunnel", HIGH, reason="surer", evidence=(Evidence("x", 1, 2),)), hour + 60, blocks=True)
-    held.raise_(finding("tunnel", LOW, reason="weaker"), hour + 90, blocks=False)
-    (merged,) = held.take()
-    assert (merged.count, merged.confidence, merged.reason, merged.blocks) == (3, HIGH, "surer", True)
-    assert (merged.first, merged.last) == (hour + 1, hour + 90)
-    held.raise_(finding("tunnel", LOW), hour + HOUR, blocks=False)
-    held.raise_(finding("leak", LOW), hour + HOUR, blocks=False)
-    assert [(one.detector, one.count) for one in held.take()] == [("tunnel", 1), ("leak", 1)]
-    assert held.take() == []
+def test_what_many_detectors_find_of_a_pair_is_one_alert() -> None:
+    made = engine("leak", "tunnel", "young")
+    made.see(sight(f"a1b2c3d4e5f6g7h8.{BAD}"))
+    made.take_in([finding("young", LOW)], NOW + 1)
+    assert made.take_alerts() == []
+    made.take_in([finding("tunnel", MEDIUM, reason="talks both ways")], NOW + 2)
+    (first,) = made.take_alerts()
+    assert (first.detector, first.detectors, first.blocks) == ("tunnel", ("tunnel", "young"), False)
+    made.see(sight(f"i9j8k7l6m5n4o3p2.{BAD}", NOW + 3))
+    made.take_in([finding("leak", HIGH, score=0.6), finding("tunnel", HIGH, score=0.9, tool="iodine")], NOW + 4)
+    (whole,) = made.take_alerts()
+    assert (whole.id, whole.client, whole.domain) == (first.id, CLIENT, BAD)
+    assert (whole.detector, whole.detectors, whole.tool) == ("tunnel", ("tunnel", "leak", "young"), "iodine")
+    assert (whole.confidence, whole.queries, whole.count, whole.blocks) == (HIGH, 2, 4, True)
+    assert (whole.first, whole.last) == (NOW, NOW + 4)
+    assert 0 < whole.bytes_before_alert == first.bytes_before_alert
+    assert whole.bytes_before_block == pytest.approx(2 * whole.bytes_before_alert, abs=1)
+    assert made.take_alerts() == []
+
+
+def test_without_alerting_there_are_findings_and_convictions_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("detectors.tunnel.TunnelWatch", lambda _: Scripted({f"a.{BAD}": [finding("tunnel", HIGH)]}))
+    made = Engine({**OFF, "tunnel": {"mode": "block"}}, started=NOW, alerting=False)
+    outcome = made.see(sight(f"a.{BAD}"))
+    assert (len(outcome.findings), len(outcome.convicted)) == (1, 1)
+    assert made.take_alerts() == []
+    assert made.counters()["engine"]["accounts"] == 0
+
+
+def test_an_agreement_leads_the_alert_it_made_high() -> None:
+    made = engine("tunnel", "flux")
+    made.take_in([finding("tunnel", MEDIUM), finding("flux", MEDIUM)], NOW)
+    (alert,) = made.take_alerts()
+    assert (alert.detector, alert.confidence, alert.count) == (COMBINED, HIGH, 2)
+    assert sorted(alert.detectors) == ["flux", "tunnel"]
+    assert "agree" in alert.reason
+
+
+@pytest.mark.parametrize(
+    ("table", "confidence", "alerts"),
+    [({}, LOW, 0), ({}, MEDIUM, 1), ({"alert_at": "LOW"}, LOW, 1), ({"alert_at": "HIGH"}, MEDIUM, 0),
+     ({"alert_at": "HIGH", "block_at": "MEDIUM"}, MEDIUM, 1)],
+)  # fmt: skip
+def test_from_which_level_on_it_is_an_alert(table: dict[str, str], confidence: Confidence, alerts: int) -> None:
+    made = engine(tunnel=table)
+    outcome = made.take_in([finding("tunnel", confidence)], NOW)
+    assert [one.confidence for one in outcome.findings] == [confidence]
+    assert len(made.take_alerts()) == alerts
+
+
+def test_an_alert_is_told_again_while_the_client_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = scripted(monkeypatch, Scripted({f"a.{BAD}": [finding("tunnel", HIGH)]}))
+    made.see(sight(f"a.{BAD}"))
+    (first,) = made.take_alerts()
+    assert first.bytes_before_block is not None
+    for at in range(1, 5):
+        made.see(sight(f"b{at}.{BAD}", NOW + at))
+    assert made.take_alerts() == []
+    made.tick(NOW + REFRESH)
+    (again,) = made.take_alerts()
+    assert (again.id, again.queries, again.last) == (first.id, 5, NOW + 4)
+    assert again.bytes_before_block == first.bytes_before_block
+    made.tick(NOW + 2 * REFRESH)
+    assert made.take_alerts() == []
+
+
+def test_after_a_quiet_day_or_a_release_it_is_another_alert() -> None:
+    made = engine("tunnel")
+    ids = []
+    for at in (0.0, QUIET, 2 * QUIET + 1):
+        made.take_in([finding("tunnel", HIGH)], NOW + at)
+        ids += [one.id for one in made.take_alerts()]
+    assert (ids[0] == ids[1], ids[1] == ids[2]) == (True, False)
+    made.release(BAD, client=CLIENT)
+    made.take_in([finding("tunnel", MEDIUM)], NOW + 2 * QUIET + 2)
+    (freed,) = made.take_alerts()
+    assert freed.id != ids[2]
+    assert (freed.blocks, freed.bytes_before_block) == (False, None)
+
+
+@pytest.mark.parametrize("client", ["", "*", "."])
+def test_all_clients_are_one_pair(client: str) -> None:
+    made = engine("storm", blocking=False)
+    for at, who in enumerate(("192.0.2.1", "192.0.2.2", "192.0.2.3")):
+        made.see(sight(f"n{at}.{BAD}", NOW + at, client=who))
+    made.take_in([finding("storm", MEDIUM, client=client)], NOW + 3)
+    (alert,) = made.take_alerts()
+    assert (alert.client, alert.queries, alert.first) == (ANYBODY, 3, NOW)
+    assert alert.reason.startswith("Many clients together")
+
+
+def test_many_domains_of_a_client_are_one_pair() -> None:
+    made = engine("storm", blocking=False)
+    for at in range(5):
+        made.see(sight(f"www.n{at}.example", NOW + at))
+        made.see(sight(f"www.n{at}.example", NOW + at, client="192.0.2.99"))
+    made.take_in([finding("storm", MEDIUM, domain=".")], NOW + 6)
+    (alert,) = made.take_alerts()
+    assert (alert.client, alert.domain, alert.queries) == (CLIENT, ".", 5)
+    assert "many domains" in alert.reason
+
+
+def test_what_people_silence_meanwhile_is_not_told_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    for silence in ("allow", "snooze"):
+        made = scripted(monkeypatch, Scripted({f"a.{BAD}": [finding("tunnel", MEDIUM)]}))
+        made.see(sight(f"a.{BAD}"))
+        getattr(made, silence)(BAD, until=NOW + HOUR)
+        assert made.take_alerts() == []
+
+
+# Convictions by themselves
 
 
 def test_a_conviction_lasts_longer_each_time_and_evidence_keeps_it_alive() -> None:
@@ -318,12 +452,6 @@ def test_caps_hold(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(held) == 10
     assert held.counters()["dropped_convictions"] == 20
     assert held.standing((CLIENT, "n29.example"), NOW + 30) is not None
-    monkeypatch.setattr(alert, "MAX_WAITING", 5)
-    alerts = Alerts()
-    for number in range(9):
-        alerts.raise_(finding("tunnel", LOW, domain=f"n{number}.example"), NOW, blocks=False)
-    assert [one.domain for one in alerts.take()] == [f"n{number}.example" for number in range(4, 9)]
-    assert alerts.counters()["dropped_alerts"] == 4
     monkeypatch.setattr("detectors.engine.MAX_PAIRS", 8)
     made = engine("tunnel")
     made.take_in([finding("tunnel", LOW, domain=f"n{number}.example") for number in range(100)], NOW)
@@ -340,6 +468,7 @@ def test_everything_is_kept_over_a_restart(monkeypatch: pytest.MonkeyPatch) -> N
     before.allow("fine.example")
     before.snooze("noisy.example", until=NOW + DAY)
     before.take_in([finding("tunnel", HIGH), finding("storm", MEDIUM, domain="other.example")], NOW)
+    (before_id,) = [one.id for one in before.take_alerts() if one.domain == BAD]
     for number in range(4):
         before.see(sight(payload(number), NOW + number, client="192.0.2.9"))
     state = msgspec.msgpack.decode(msgspec.msgpack.encode(before.dump()))
@@ -352,7 +481,8 @@ def test_everything_is_kept_over_a_restart(monkeypatch: pytest.MonkeyPatch) -> N
     found = after.take_in([finding("flux", MEDIUM, domain="other.example")], NOW + 6).findings
     assert [one.detector for one in found] == ["flux", COMBINED]
     after.take_in([finding("tunnel", HIGH)], NOW + 7)
-    assert next(one.count for one in after.take_alerts() if one.detector == "tunnel") == 2
+    (again,) = [one for one in after.take_alerts() if one.domain == BAD]
+    assert (again.id, again.count) == (before_id, 2)
     left = [made.see(sight(payload(number), NOW + 100 + number, client="192.0.2.9")) for made in (before, after)
             for number in range(4, 60)]  # fmt: skip
     half = len(left) // 2
@@ -362,7 +492,8 @@ def test_everything_is_kept_over_a_restart(monkeypatch: pytest.MonkeyPatch) -> N
 
 @given(
     st.dictionaries(
-        st.sampled_from(("version", "clock", "leak", "watches", "said", "alerts", "convictions", "exemptions")),
+        st.sampled_from(("version", "clock", "leak", "watches", "said", "accounts", "alerts", "convictions",
+                         "exemptions")),
         st.one_of(st.none(), st.integers(-5, 5), st.text(max_size=5), st.lists(st.integers(), max_size=3),
                   st.just({"held": [1], "record": [[1]], "allowed": [[1]], "snoozed": 5, "tunnel": {"version": 1}})),
     )

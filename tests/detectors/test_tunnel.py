@@ -14,6 +14,7 @@ from core.finding import Confidence, Finding
 from core.names import from_labels, from_text
 from detectors.sight import Sight, domain_of
 from detectors.tunnel import TunnelSettings, TunnelWatch
+from detectors.tunnel_pair import Pair, Shares, judge, may_be_judged
 
 ZONE = "relay.example"
 A, TXT = 1, 16
@@ -148,6 +149,27 @@ def test_a_pair_is_named_again_only_after_a_while() -> None:
 def test_a_graver_finding_does_not_wait() -> None:
     mixed = [*channel(10), sight("aaaaaa.=auth", at=11.0)]
     assert [found.confidence for found in findings(mixed)] == [Confidence.MEDIUM, Confidence.HIGH]
+
+
+_COUNT = st.floats(0, 300)
+
+
+@given(st.builds(Shares, **dict.fromkeys(Shares.__struct_fields__, _COUNT)), st.integers(0, 5000))
+def test_a_pair_that_need_not_be_judged_shows_nothing(shares: Shares, encoded: int) -> None:
+    pair = Pair(shares=shares, encoded_octets=encoded)
+    traits = judge(pair)
+    if traits.outward and (traits.two_way or (traits.carries and traits.silent and encoded >= 2048)):
+        assert may_be_judged(pair, 2048)
+
+
+def test_a_known_tunnel_is_not_judged_again_before_it_may_be_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    watch = TunnelWatch(TunnelSettings())
+    talk = channel(200)
+    first = next(at for at, one in enumerate(talk) if watch.see(one))
+    monkeypatch.setattr("detectors.tunnel.judge", None)
+    assert not any(watch.see(one) for one in talk[first + 1 :])
+    with pytest.raises(TypeError):
+        watch.see(msgspec.structs.replace(talk[-1], at=HOUR * 2))
 
 
 def test_ordinary_questions_cost_no_state() -> None:

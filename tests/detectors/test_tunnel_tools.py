@@ -12,7 +12,17 @@ from core.finding import Confidence, Finding
 from core.names import from_labels, from_text
 from detectors.sight import Sight, domain_of
 from detectors.tunnel import READERS, TunnelSettings, TunnelWatch
-from detectors.tunnel_codec import Exchange, from_base, is_ipv4_packet, is_reachable, looks_encoded, payload_is_dense
+from detectors.tunnel_c2 import _CODE, _SLIVER, _SLIVER_HEAD, staged_code
+from detectors.tunnel_codec import (
+    RFC4648,
+    Exchange,
+    from_base,
+    is_ipv4_packet,
+    is_reachable,
+    looks_encoded,
+    payload_is_dense,
+)
+from detectors.tunnel_tools import _IPV4_HEAD, tuns
 
 ZONE = "t.relay.example"
 A, CNAME, NULL, TXT, KEY = 1, 5, 10, 16, 25
@@ -252,3 +262,33 @@ def test_dense_payload_is_told_from_text() -> None:
 def test_reachable_addresses() -> None:
     assert all(map(is_reachable, (b"\x08\x08\x08\x08", b"\x7f\x00\x00\x02", b"\x20" + bytes(15), bytes(16))))
     assert not any(map(is_reachable, (bytes(4), b"\xf0\x01\x02\x03", b"\x99" + bytes(15))))
+
+
+# What is ruled out at a glance
+
+
+def exchange(*parts: bytes, payload: bytes = b"") -> Exchange:
+    return Exchange(parts, TXT, payload, (), from_text(ZONE))
+
+
+@given(st.from_regex(_CODE), st.binary(max_size=20), st.binary(max_size=20))
+def test_no_code_is_overlooked(code: bytes, before: bytes, after: bytes) -> None:
+    payload = before + code + after
+    assert bool(staged_code(exchange(b"a", payload=payload))) == bool(_CODE.search(payload))
+
+
+@given(st.binary(min_size=30, max_size=60), st.integers(1, 40))
+def test_no_packet_in_base32_is_overlooked_wherever_labels_are_cut(rest: bytes, cut: int) -> None:
+    packet = checked(b"\x45\x00\x00\x54" + rest)
+    words = b32(packet).encode()
+    for head in (b"d", b""):
+        whole = head + words
+        parts = [part for part in (whole[:cut], whole[cut:63], whole[63:]) if part]
+        assert [clue.points for clue in tuns(exchange(*parts))] == [1.0]
+
+
+@pytest.mark.parametrize(("alphabet", "octet", "head"), [(_SLIVER, 0x08, _SLIVER_HEAD), (RFC4648, 0x45, _IPV4_HEAD)])
+def test_the_first_octet_shows_in_the_first_character(alphabet: bytes, octet: int, head: bytes) -> None:
+    texts = [bytes((one, other)) for one in alphabet for other in alphabet]
+    heads = {text[:1] for text in texts if from_base(text, alphabet) == bytes((octet,))}
+    assert heads == {head}

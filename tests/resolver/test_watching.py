@@ -12,6 +12,7 @@ from core.event import Event
 from core.finding import Confidence, Finding
 from core.names import from_text
 from core.verdict import Action, Cause
+from detectors.alert import REFRESH
 from feeds.overlay import Override
 from resolver.decisions import Decision, Decisions
 from resolver.keeping import EVERY
@@ -94,6 +95,17 @@ def test_a_finding_that_blocks_becomes_an_override_and_an_alert(tmp_path: Path) 
     assert made.take_convictions() == []
     [alert] = made.take_alerts()
     assert (alert.client, alert.domain, alert.detector, alert.blocks) == ("192.0.2.7", "thief.example", "leak", True)
+
+
+def test_what_a_conviction_turns_away_is_counted_and_told(tmp_path: Path) -> None:
+    made = watching(tmp_path)
+    made.take_in([FOUND], NOW)
+    [first] = made.take_alerts()
+    made.see([event("a.thief.example", action=Action.SINKHOLE, cause=Cause.CONVICTION, count=4)])
+    made.tick(NOW + REFRESH)
+    made.tick(NOW + 2 * REFRESH)
+    [again] = made.take_alerts()
+    assert (again.id, again.queries, again.bytes_before_block) == (first.id, first.queries + 4, 0)
 
 
 def test_what_is_less_sure_only_alerts(tmp_path: Path) -> None:
