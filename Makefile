@@ -3,7 +3,7 @@
 BIN := .venv/bin
 TESTS ?= tests
 SECONDS ?= 60
-COMPILED_TESTS ?= tests/core tests/resolver tests/test_end_to_end.py
+COMPILED_TESTS ?= tests/core tests/detectors tests/resolver tests/test_end_to_end.py
 COMPILE := uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-annotate --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 

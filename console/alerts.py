@@ -75,8 +75,9 @@ def _check_detector(name: str | None) -> None:
     """Refuse what is no detector; raises UsageError."""
     from detectors.combining import COMBINED
     from detectors.registry import NAMES
+    from resolver.seen import DETECTOR as EGRESS
 
-    known = (*NAMES, COMBINED)
+    known = (*NAMES, COMBINED, EGRESS)
     if name is not None and name not in known:
         raise click.UsageError(f"--detector: there is none called {name}; write one of {', '.join(known)}")
 

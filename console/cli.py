@@ -13,7 +13,22 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
 
-from console import alerts, doctor, explain, feeds, hunt, leaks, log, override, serve, show, snooze, status
+from console import (
+    alerts,
+    doctor,
+    egress,
+    explain,
+    feeds,
+    flows,
+    hunt,
+    leaks,
+    log,
+    override,
+    serve,
+    show,
+    snooze,
+    status,
+)
 from core.errors import BadConfig, PlugholeError
 
 if TYPE_CHECKING:
@@ -103,7 +118,7 @@ def cli() -> None:
 for _command in (
     serve.serve, serve.check, doctor.doctor, status.status, feeds.feeds, explain.explain, log.log, log.top,
     override.allow, override.block, override.forget, override.overrides, hunt.hunt, snooze.snooze,
-    alerts.alerts, leaks.leaks,
+    alerts.alerts, leaks.leaks, egress.egress, flows.flows,
 ):  # fmt: skip
     cli.add_command(_command)
 

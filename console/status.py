@@ -38,6 +38,7 @@ _SHOWN: Final = {  # counters of a worker that have a column, in order
 _NAMES: Final = {"worker": "worker", "pid": "pid", "generation": "gen", "seconds_since_report": "ago"}
 _COLOURS: Final = {"healthy": "green", "degraded": "yellow", "down": "red"}
 _COMMAND: Final = re.compile(r"`[^`]*`")
+_EGRESS: Final = "egress: "  # how a trouble of an agent begins
 _NO_BREAK: Final = "\xa0"  # not printable: no text of ours or of strangers holds it here
 _SIZES: Final = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 
@@ -67,6 +68,10 @@ _ADVICE: Final = {  # by what the sentence is about, the worst first
     ),
     "journal": Advice(f"{_FILTERED}, the log has gaps", "free space in the data folder, see `disk` below"),
     "metrics": Advice(f"{_FILTERED}, Prometheus cannot read metrics", "free that port, or change `[server] metrics`"),
+    "egress": Advice(
+        f"{_FILTERED}, addresses may not be blocked at a firewall",
+        "see docs/egress.md; on the agent's host `journalctl -u plughole-egress -n 50`",
+    ),
     "other": Advice(f"{_FILTERED}, a part fails", _LOG),
 }
 _NO_WORKER: Final = Advice("DNS is NOT answered, no worker reports", f"{_LOG}; then `systemctl restart plughole`")
@@ -83,6 +88,7 @@ _NO_INTEL: Final = Advice("every query gets SERVFAIL, no intelligence was ever l
 def status(config: Config, *, as_json: bool) -> int:
     """Show health and what to do, rates, intelligence, workers, queues and drops; exit code 1 unless healthy."""
     found = ask(config.data_dir)
+    _add_agents(found, config)
     if as_json:
         show.document(found)
     else:
@@ -108,6 +114,18 @@ def ask(data_dir: Path) -> dict[str, Any]:
         raise Unavailable(f"{path}: is not the hub of a plughole")
     intel |= index_facts(data_dir, str(intel.get("index", "")))
     return answer
+
+
+def _add_agents(found: dict[str, Any], config: Config) -> None:
+    """Add what agents say of themselves to what the hub says; without Redis nobody knows."""
+    from console import egress_agents
+
+    agents = egress_agents.told(config) if found["intel"].get("redis") == "up" else []
+    troubles = egress_agents.troubles(agents)
+    found["egress"] = agents
+    found["degraded"] = [*found.get("degraded", []), *troubles]
+    if troubles and found.get("state") == "healthy":
+        found["state"] = "degraded"
 
 
 def runs(data_dir: Path) -> bool:
@@ -142,6 +160,8 @@ def _page(found: dict[str, Any], data_dir: Path) -> None:
     click.echo()
     for name, text in _facts(found, data_dir):
         _wrapped(f"{name}:".ljust(15) + text, indent=15)
+    for agent in found.get("egress", []):
+        _wrapped("egress:".ljust(15) + _agent_text(agent), indent=15)
     workers = found.get("workers", [])
     if workers:
         click.echo()
@@ -168,6 +188,8 @@ def _advice(found: dict[str, Any], trouble: str) -> Advice:
     part = about(trouble)
     if part == "worker" and all(row["seconds_since_report"] > SILENT for row in found.get("workers", [])):
         return _NO_WORKER if found.get("state") == "down" else _UNHEARD
+    if trouble.startswith(_EGRESS):
+        part = "egress"
     return _NO_INTEL if part == "intel" and found.get("state") == "down" else _ADVICE[part]
 
 
@@ -227,6 +249,15 @@ def _journal_text(counters: dict[str, Any]) -> str:
     parts = [_size(counters["bytes"])] if "bytes" in counters else []
     shown = {name: value for name, value in counters.items() if name in _WATCHED or (value and name != "bytes")}
     return ", ".join([*parts, *(f"{name.replace('_', ' ')} {value:,}" for name, value in shown.items())])
+
+
+def _agent_text(agent: dict[str, Any]) -> str:
+    parts = [f"agent {agent['agent']}, mode {agent['mode']}"]
+    parts += ["PANIC is on, nothing is blocked"] if agent["panic"] else []
+    parts += [f"{agent['blocked']:,} addresses of {agent['rows']:,} rows blocked", f"{agent['refused']:,} refused"]
+    return ", ".join(
+        [*parts, f"{agent['attempts']:,} attempts", f"heard {show.span(agent['seconds_since_heartbeat'])} ago"]
+    )
 
 
 def _worker_cells(worker: dict[str, Any], names: list[str]) -> list[Any]:

@@ -5,7 +5,7 @@ Rules:
    addresses, at most one label deeper, no service labels, no domain that ever resolved here. Search suffixes, wpad,
    probes, block lists and names that platforms deal out fall through that gate, whatever they look like.
 2. After every 5th, 10th, 20th and 40th such name the last so many are judged together. One name never makes a group.
-   A client with 40 of them or a HIGH group is looked at again after PAUSE; all clients share BUDGET names a second.
+   A client with 40 of them, or 20 and a HIGH group, is looked at again after PAUSE; all share BUDGET names a second.
    What was due meanwhile is made up for at the next look: a storm delays a verdict by seconds and skips no size.
 3. Names that are all look-alikes of one name are a scan for squatters, which is told as such and is no DGA.
 4. Within an hour of a group, a name that resolves and has the structure of the group is named as its C2.
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 SCAN: Final = "dga-lookalike-scan"  # the detector of a finding about rule 3
 STEP: Final = SIZES[0]  # new names between two looks
 KEEP: Final = SIZES[-1]  # failed names kept of a client
+SURE: Final = SIZES[-2]  # failed names of a client that are enough once a group of them was HIGH
 MAX_RESOLVED: Final = 32  # names that resolved, kept of a client with failed ones
 FEW: Final = 3  # failed names from which on a client's resolving names are kept
 SECOND_LEVEL: Final = 4  # letters of co, com, gov, info ... below a country
@@ -207,7 +208,8 @@ class DgaWatch:
             client.owed = frozenset(due)
             return []
         client.owed = frozenset()
-        if client.fresh >= KEEP or (now < client.burst and client.level is Confidence.HIGH):
+        sure = now < client.burst and client.level is Confidence.HIGH
+        if client.fresh >= (SURE if sure else KEEP):
             client.rest = now + PAUSE
         self._left -= max(due, default=0)
         return due

@@ -9,7 +9,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
@@ -168,7 +168,8 @@ class Ledger:
         self.dropped = 0  # rows not taken because MAX_ROWS were there
         self._rows: dict[_Key, Wanted] = {}
         self._destinations: dict[Destination, dict[Name, None]] = {}  # and the domains of its rows
-        self._repeats: dict[_Key, tuple[int, float]] = {}
+        self._spread: dict[Name, dict[bytes, int]] = {}  # rows of each address of a domain
+        self._repeats: OrderedDict[_Key, tuple[int, float]] = OrderedDict()
         self._transactions: deque[Transaction] = deque()
         self._changes = 0
         self._number = 0
@@ -193,6 +194,14 @@ class Ledger:
             each: max((self._rows[each, domain].expires for domain in self._destinations.get(each, ())), default=0.0)
             for each in destinations
         }
+
+    def spread(self, domain: Name) -> int:
+        """Return how many addresses the domain's rows name."""
+        return len(self._spread.get(domain, ()))
+
+    def names(self, domain: Name, address: bytes) -> bool:
+        """True while a row of the domain, living or not yet swept, names the address, for whichever client."""
+        return address in self._spread.get(domain, ())
 
     def destinations(self) -> int:
         """Return how many destinations the rows name."""
@@ -255,8 +264,6 @@ class Ledger:
         stale = [key for key, (_, ended) in self._repeats.items() if ended + self.lifetimes.memory < now]
         for key in stale:
             del self._repeats[key]
-        while len(self._repeats) > MAX_REPEATS:
-            del self._repeats[next(iter(self._repeats))]
         return len(over)
 
     def undo(self, number: int, *, now: float) -> Transaction | None:
@@ -284,7 +291,8 @@ class Ledger:
             self._put(key, None)
         for row in kept.rows[:MAX_ROWS]:
             self._put((row.destination, row.domain), row)
-        self._repeats = {(to, domain): (times, ended) for to, domain, times, ended in kept.repeats[-MAX_REPEATS:]}
+        repeats = kept.repeats[-MAX_REPEATS:]
+        self._repeats = OrderedDict(((to, domain), (times, ended)) for to, domain, times, ended in repeats)
         self._transactions = deque(kept.transactions)
         self._changes = sum(len(each.changes) for each in kept.transactions)
         self._number = max([kept.number, *(each.number for each in kept.transactions)])
@@ -295,6 +303,8 @@ class Ledger:
         self._put(key, None)
         self._repeats.pop(key, None)
         self._repeats[key] = (row.repeats + 1, row.expires)
+        if len(self._repeats) > MAX_REPEATS:
+            self._repeats.popitem(last=False)
 
     def _row(self, proposal: Proposal, key: _Key, before: Wanted | None, now: float) -> Wanted:
         times, ended = self._repeats.get(key, (0, 0.0))
@@ -337,6 +347,10 @@ class Ledger:
         if by:
             _count(self.addresses, destination.address, by)
             _count(self.domains, domain, by)
+            spread = self._spread.setdefault(domain, {})
+            _count(spread, destination.address, by)
+            if not spread:
+                del self._spread[domain]
             self._name(destination, domain, there=by > 0)
 
     def _name(self, destination: Destination, domain: Name, *, there: bool) -> None:

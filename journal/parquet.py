@@ -54,10 +54,12 @@ def by_hour(rows: Block) -> dict[int, Block]:
     return {int(hour): _where(rows, hour_of == hour) for hour in np.unique(hour_of)}
 
 
-def write(connection: duckdb.DuckDBPyConnection, root: Path, segment: Segment, rows: Block) -> Segment:
+def write(
+    connection: duckdb.DuckDBPyConnection, root: Path, segment: Segment, rows: Block, columns: Sequence[str] = COLUMNS
+) -> Segment:
     """Write one hour's rows as the segment and return it with its size. Raises Unavailable with the reason."""
     source = {name: values for name, values in rows.items() if values is not None}
-    select = ", ".join(f'"{name}"' if name in source else f"'' AS \"{name}\"" for name in COLUMNS)
+    select = ", ".join(f'"{name}"' if name in source else f"'' AS \"{name}\"" for name in columns)
     connection.register("source", source)
     try:
         return _put(connection, root, segment, f"SELECT {select} FROM source", codec="lz4_raw")  # noqa: S608  own text

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from resolver.answers import Rendered
     from resolver.limits import Limits
+    from resolver.pinning import Pinning
     from resolver.policy import Policy, View
 
 MAX_CLIENTS: Final = 65_536  # of one worker, about 20 MB; more start over, their hits told first
@@ -20,7 +21,7 @@ MAX_CLIENTS: Final = 65_536  # of one worker, about 20 MB; more start over, thei
 class Client:
     """What a worker remembers of one client address."""
 
-    __slots__ = ("address", "allowed", "bucket", "hits", "proxy", "rendered", "replies", "streams", "view")
+    __slots__ = ("address", "allowed", "bucket", "hits", "pin", "proxy", "rendered", "replies", "streams", "view")
 
     def __init__(
         self,
@@ -31,15 +32,21 @@ class Client:
         bucket: Bucket | None = None,
         replies: Bucket | None = None,
         proxy: bool = False,
+        pin: Pinning | None = None,
     ) -> None:
-        """`bucket`: the queries it may ask; `replies`: those its network may get; `proxy`: it speaks for others."""
+        """`bucket`: the queries it may ask; `replies`: those its network may get; `proxy`: it speaks for others.
+
+        `pin`: who has to know what it is answered before it does.
+        """
         self.address = address
         self.view = view
         self.allowed = allowed
         self.bucket = Bucket(UNLIMITED, 0) if bucket is None else bucket
         self.replies = replies
         self.proxy = proxy
-        self.rendered = _nothing if proxy or replies is not None or not allowed else view.rendered.table.get
+        self.pin = pin
+        bare = proxy or replies is not None or not allowed or pin is not None
+        self.rendered = _nothing if bare else view.rendered.table.get
         self.hits: list[Rendered] = []
         self.streams = 0  # TCP connections it holds
 
@@ -53,12 +60,20 @@ class Clients:
     """The clients one worker met. Steering by source address makes it the only worker that meets them."""
 
     def __init__(
-        self, policy: Policy, limits: Limits, allow_from: Iterable[str], proxy_from: Iterable[str] = ()
+        self,
+        policy: Policy,
+        limits: Limits,
+        allow_from: Iterable[str],
+        proxy_from: Iterable[str] = (),
+        *,
+        pinning: Pinning | None = None,
     ) -> None:
+        """`pinning`: tells the agent what pinned clients are answered; None: there are none."""
         self.table: dict[bytes, Client] = {}
         self.forgotten = 0
         self.limits = limits
         self._policy = policy
+        self._pinning = pinning
         self._allowed = [ip_network(text, strict=False) for text in allow_from]
         self._proxies = [ip_network(text, strict=False) for text in proxy_from]
         self._leaving: list[tuple[Client, list[Rendered]]] = []
@@ -71,6 +86,7 @@ class Clients:
                 self.forget()
             source = ip_address(address)
             proxy = covered(source, self._proxies)
+            pinning = self._pinning
             client = self.table[address] = Client(
                 address,
                 self._policy.view_of(address),
@@ -78,6 +94,7 @@ class Clients:
                 bucket=None if proxy else self.limits.bucket(address),
                 replies=None if proxy else self.limits.replies_to(address),
                 proxy=proxy,
+                pin=pinning if pinning is not None and pinning.covers(source) else None,
             )
         return client
 

@@ -49,6 +49,7 @@ class Follower:
     def __init__(self, config: Config, changed: Callable[[], None]) -> None:
         """`changed` is called in the event loop after the state on disk was replaced."""
         self.applied = 0
+        self.node = f"{socket.gethostname()}:{os.path.realpath(config.data_dir)}"  # how this node is called in Redis
         self.doubted = True  # the index in force is to be checked: at the start, and when a worker serves without it
         self._config = config
         self._changed = changed
@@ -56,7 +57,6 @@ class Follower:
         self._trouble = ""
         self._away_since = 0.0
         self._stop = threading.Event()
-        self._node = f"{socket.gethostname()}:{os.path.realpath(config.data_dir)}"
         self._told = -1
         self._beat_at = 0.0
         self._to_put: deque[overlay.Override] = deque(maxlen=MAX_TO_PUT)
@@ -133,7 +133,7 @@ class Follower:
                         self._away_since = 0.0
                     look_at = ticks + LOOK
                 self._beat(client, now, ticks)
-            overlay.Overlay(client).leave(self._node)
+            overlay.Overlay(client).leave(self.node)
 
     def _put_overrides(self, client: Redis) -> None:
         """Put convictions in force, but for what a person said about the same client and name."""
@@ -222,7 +222,7 @@ class Follower:
         if ticks < self._beat_at and self.applied == self._told:
             return
         fields = {"applied_seq": self.applied, "generation": self._state.generation, "at": round(now, 3)}
-        overlay.Overlay(client).heartbeat(self._node, fields, ttl=HEARTBEAT_TTL, now=now)
+        overlay.Overlay(client).heartbeat(self.node, fields, ttl=HEARTBEAT_TTL, now=now)
         self._told = self.applied
         self._beat_at = ticks + HEARTBEAT
 

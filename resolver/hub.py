@@ -27,10 +27,12 @@ from journal.alerts import AlertBook
 from journal.journal import Journal
 from resolver.control import MAX_MESSAGE, SOCKET, Changed, Charged, Found, Report, decode_said, encode
 from resolver.follower import Follower
+from resolver.learning import Learning
 from resolver.metrics import SILENT
 from resolver.metrics_http import MetricsServer
 from resolver.rates import Rates
 from resolver.scheduling import give_way
+from resolver.seeing import Seeing
 from resolver.sharing import Sharing
 from resolver.sockets import worker_of
 from resolver.watching import Watching
@@ -62,8 +64,10 @@ class Hub:
         self._reports: dict[int, tuple[float, Report]] = {}
         self._rates = Rates()
         self._watching = Watching(config, now=now)
+        self._learning = Learning(config, now=now, node=self._follower.node)
         self._alerts = AlertBook(config.data_dir)
         self._sharing = Sharing(config, self._charge)
+        self._seeing = Seeing(config, lambda found: self._watching.take_in(found, time.time()), now=now)
         self._metrics = MetricsServer(config.server.metrics, config.data_dir, lambda: self.status(time.time()))
         self._events = 0
         self._dropped = 0
@@ -79,8 +83,10 @@ class Hub:
         for sock in self._workers:
             loop.add_reader(sock.fileno(), self._on_readable, sock)
         self._watching.follow(self._follower.overrides)
+        self._learning.follow(self._follower.overrides)
+        self._learning.start()
         server = await self._listen()
-        threads = [asyncio.create_task(part.run()) for part in (self._follower, self._sharing)]
+        threads = [asyncio.create_task(part.run()) for part in (self._follower, self._sharing, self._seeing)]
         if self._config.server.metrics:
             self._metrics.start()
         gc.freeze()
@@ -97,6 +103,7 @@ class Hub:
             loop.remove_reader(sock.fileno())  # what comes from now on waits for the successor
             self._on_said(sock)
         self._watching.close()
+        self._learning.close()
         self._alerts.close()
         self._journal.close(time.time())
         gc.unfreeze()  # DuckDB's module complains at the end about what it cannot find
@@ -118,6 +125,7 @@ class Hub:
     def _watch(self, now: float) -> None:
         """Have the detectors do what is due, and what they found told and put in force."""
         self._watching.tick(now)
+        self._learning.tick(now)
         for override in self._watching.take_convictions():
             self._follower.put(override)
         self._alerts.write(self._watching.take_alerts())
@@ -165,6 +173,8 @@ class Hub:
             self._rates.add(events)
             self._journal.write(events, time.time())
             self._watching.see(events)
+            self._learning.see(events)
+            self._seeing.see(events)
 
     def _charge(self, totals: Sequence[Total]) -> None:
         """Charge what other nodes told to the workers that meet these clients."""
@@ -178,6 +188,7 @@ class Hub:
     def _tell_workers(self) -> None:
         """Tell all workers that the state on disk is another one, and the detectors what analysts allow."""
         self._watching.follow(self._follower.overrides)
+        self._learning.follow(self._follower.overrides)
         notice = encode(Changed())
         for sock in self._workers:
             with contextlib.suppress(OSError):  # full: the worker has notices to read as it is
@@ -214,6 +225,8 @@ class Hub:
             "intel": intel,
             "journal": self._journal.counters(),
             "detectors": {**self._watching.counters(), "sharing": self._sharing.counters()},
+            "learning": self._learning.counters(),
+            "seen": self._seeing.counters(),
             "disk": self._disk(),
             "metrics": self._metrics.status(),
         }  # fmt: skip
@@ -230,7 +243,9 @@ class Hub:
         """One line a part that does not do its whole job."""
         found = [*intel["degraded"], *(f"journal: {trouble}" for trouble in self._journal.troubles())]
         found += [text for text in (self._rates.failing(),) if text]
+        found += [f"journal: {trouble}" for trouble in self._seeing.troubles()]
         found += [text for text in (self._watching.saver.trouble, self._alerts.failure) if text]
+        found += self._learning.troubles()
         found += [f"metrics: {self._metrics.trouble}"] if self._metrics.trouble else []
         missing = sorted(set(range(len(self._workers))) - {worker["worker"] for worker in workers})
         if not workers:

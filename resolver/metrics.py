@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from prometheus_client.core import Metric as Family
 
 SILENT: Final = 5.0  # seconds without a report before a worker counts as stuck
-PARTS: Final = ("intel", "journal", "metrics", "redis", "upstream", "worker", "other")  # what a sentence may be about
+PARTS: Final = (  # what a sentence may be about
+    "intel", "journal", "metrics", "redis", "upstream", "worker", "egress", "other",
+)  # fmt: skip
 _PREFIX: Final = "plughole_"
 _C: Final = "counter"
 _G: Final = "gauge"
@@ -92,6 +94,17 @@ METRICS: Final = (
     _one("disk_size_bytes", _G, "Octets of that file system.", "disk.size_bytes"),
     _one("metrics_scrapes_total", _C, "Scrapes answered.", "metrics.scrapes"),
     _one("metrics_rejected_total", _C, "HTTP connections closed without a scrape.", "metrics.rejected"),
+    # egress: what the hub learns
+    _one("egress_addresses_learnt_total", _C, "Addresses that blocked names were found at.", "learning.learnt"),
+    _one("egress_proposals_total", _C, "Addresses the guard let pass and agents were told.", "learning.published"),
+    _made("egress_refusals_total", _C, "Addresses the guard refused.", "rule"),
+    _one("egress_questions_total", _C, "Questions asked to learn where blocked names are.", "learning.asked"),
+    _one("egress_questions_failed_total", _C, "Those that nobody answered.", "learning.failed"),
+    _one("egress_questions_dropped_total", _C, "Questions over the cap, not asked.", "learning.dropped"),
+    _one("egress_orders_waiting", _G, "Orders that wait for Redis.", "learning.unposted"),
+    _one("egress_orders_dropped_total", _C, "Orders over the cap while Redis was away.", "learning.undelivered"),
+    _one("egress_uses", _G, "Names at addresses that the own passive DNS holds.", "learning.uses"),
+    _one("egress_uses_evicted_total", _C, "Names that went at its cap.", "learning.uses_evicted"),
     # processes
     _made("process_cpu_seconds_total", _C, "Seconds of CPU of the hub and of each worker.", "process"),
     _made("process_resident_memory_bytes", _G, "Resident memory; what processes share counts in each.", "process"),
@@ -296,6 +309,11 @@ def _redis(status: dict[str, Any]) -> Iterator[Sample]:
     yield (), status["intel"]["redis"] == "up"
 
 
+def _refusals(status: dict[str, Any]) -> Iterator[Sample]:
+    for rule, count in status["learning"]["refused_by"].items():
+        yield (rule,), count
+
+
 def _workers_up(status: dict[str, Any]) -> Iterator[Sample]:
     fresh = {row["worker"] for row in status["workers"] if row["seconds_since_report"] <= SILENT}
     for number in range(status["hub"]["workers"]):
@@ -335,6 +353,7 @@ _MADE: Final[dict[str, Callable[[dict[str, Any]], Iterator[Sample]]]] = {
     "plughole_queries_total": _queries,
     "plughole_intel_index_age_seconds": _index_age,
     "plughole_redis_up": _redis,
+    "plughole_egress_refusals_total": _refusals,
     "plughole_process_cpu_seconds_total": _cpu,
     "plughole_process_resident_memory_bytes": _memory,
     "plughole_worker_up": _workers_up,

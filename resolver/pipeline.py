@@ -182,7 +182,7 @@ class Pipeline:
 
     def _from_stock(
         self, query: Query, client: Client, peer: Peer, data: bytes, made: Replacement
-    ) -> bytes | bytearray:
+    ) -> bytes | bytearray | None:
         """Answer with what is made here."""
         key, now, answers = query.key, self._clock(), client.view.answers
         answer = answers.table.get(key)
@@ -191,7 +191,9 @@ class Pipeline:
             answers.put(key, answer)
         return self._from_cache(query, answer, client, peer, data)
 
-    def _from_cache(self, query: Query, answer: Answer, client: Client, peer: Peer, data: bytes) -> bytes | bytearray:
+    def _from_cache(
+        self, query: Query, answer: Answer, client: Client, peer: Peer, data: bytes
+    ) -> bytes | bytearray | None:
         if answer.verdict.action is _DROP:
             self._teller.answered(query, client, peer, answer, cached=True)
             return NO_REPLY
@@ -204,6 +206,8 @@ class Pipeline:
             client.hits.append(reply)
         else:
             self._teller.answered(query, client, peer, answer, cached=True)
+        if client.pin is not None:
+            return client.pin.reply(client.address, answer, peer, data[:2], reply.body, now=self._clock())
         return reply.body
 
     def _render(self, query: Query, answer: Answer, peer: Peer) -> Rendered:
@@ -345,7 +349,7 @@ class Pipeline:
         if waiter.epoch == policy.epoch:
             return waiter
         view = policy.view_of(waiter.client.address)
-        client = Client(waiter.client.address, view, allowed=True)
+        client = Client(waiter.client.address, view, allowed=True, pin=waiter.client.pin)
         ruling = policy.rule(waiter.keys, view)
         if ruling.action < _NODATA or ruling.action is _TCP_ONLY:
             return Waiter(
@@ -364,7 +368,12 @@ class Pipeline:
         elif action is _DROP:
             peer.deliver(waiter.identity, NO_REPLY)
         else:
-            peer.deliver(waiter.identity, self._render(query, answer, peer).body)
+            made, pin = self._render(query, answer, peer).body, waiter.client.pin
+            body = (
+                made if pin is None else pin.reply(waiter.client.address, answer, peer, waiter.identity, made, now=now)
+            )
+            if body is not None:
+                peer.deliver(waiter.identity, body)
         took = int((now - waiter.started) * 1e6)
         self._latency.add(took)
         if self.metering is not None:

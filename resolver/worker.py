@@ -16,6 +16,7 @@ import structlog
 import uvloop
 
 from core.errors import UNREADABLE, PlugholeError
+from egress.pin_messages import path_of
 from feeds.index import Index
 from resolver.assemble import assemble
 from resolver.clients import Clients
@@ -34,6 +35,7 @@ from resolver.control import (
 from resolver.cookies import SECRET, Cookies, keep, load
 from resolver.keeping import Keeper
 from resolver.outbox import Outbox
+from resolver.pinning import Pinning
 from resolver.scheduling import hurry, take_turns
 from resolver.sharing import PIECE
 from resolver.tcp import TcpListener
@@ -78,7 +80,14 @@ class Worker:
             cookies=Cookies(_secrets(config) or [secrets.token_bytes(SECRET)]) if config.server.cookies else None,
         )
         self.policy = self.pipeline.policy
-        self.clients = Clients(self.policy, self.pipeline.limits, config.server.allow_from, config.server.proxy_from)
+        self.pinning = Pinning(path_of(config), config.egress.pin) if config.egress.pin else None
+        self.clients = Clients(
+            self.policy,
+            self.pipeline.limits,
+            config.server.allow_from,
+            config.server.proxy_from,
+            pinning=self.pinning,
+        )
         self._config = config
         self._reports_lost = 0
         self._seconds = 0  # served
@@ -118,6 +127,8 @@ class Worker:
         self.upstream.start()
         if self._keeper is not None:
             self._keeper.resume()
+        if self.pinning is not None:
+            self.pinning.start(loop)
         self._follow()
         loop.add_reader(self._hub.fileno(), self._on_news)
         _tidy()
@@ -146,11 +157,13 @@ class Worker:
         for tcp in self._tcp:
             tcp.drain()
         deadline = time.monotonic() + self._patience
-        while self.pipeline.outstanding and time.monotonic() < deadline:  # noqa: ASYNC110  no event on the hot path
+        while (self.pipeline.outstanding or self._held) and time.monotonic() < deadline:  # noqa: ASYNC110  no event on the hot path
             await asyncio.sleep(FLUSH / 5)
         for tcp in self._tcp:
             tcp.stop()
         self.upstream.close()
+        if self.pinning is not None:
+            self.pinning.stop()
         await asyncio.sleep(0)  # what `close` answered is queued, and leaves
         self.outbox.add_hits(self.clients.drain())
         while self.outbox.tell_hits(time.time()):
@@ -160,6 +173,11 @@ class Worker:
         deadline = time.monotonic() + FAREWELL
         while (self.outbox.flush() or self.outbox.counters()["waiting"]) and time.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(PAUSE)
+
+    @property
+    def _held(self) -> int:
+        """How many replies wait until the agent has opened the firewall."""
+        return self.pinning.waiting if self.pinning is not None else 0
 
     def _flush(self) -> None:
         """Do a little of what can wait: none of it may hold up an answer for long."""
@@ -186,6 +204,8 @@ class Worker:
         self.pipeline.second(int(time.monotonic()))
         self.outbox.add_hits(self.clients.drain())
         self.outbox.second()
+        if self.pinning is not None:
+            self.pinning.second()
         self._pace()
         if written_at(self._data_dir) != self._state_at:  # a notice was lost: it may have met the other one in a drain
             self._follow()
@@ -256,6 +276,8 @@ class Worker:
         found["proxied_bad"] = sum(udp.unproxied for udp in self._udp) + sum(tcp.unproxied for tcp in self._tcp)
         if self._metering is not None:
             found |= {f"leak_{name}": count for name, count in self._metering.counters().items()}
+        if self.pinning is not None:
+            found |= self.pinning.counters()
         found |= {f"events_{name}": count for name, count in self.outbox.counters().items()}
         return found | {f"upstream_{name}": count for name, count in self.upstream.counters().items()}
 

@@ -8,6 +8,7 @@ Rules:
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class Streams:
     """All streams of a capture."""
 
     def __init__(self, tally: Tally) -> None:
-        self._streams: dict[Key, _Stream] = {}
+        self._streams: OrderedDict[Key, _Stream] = OrderedDict()  # a dict would walk over all it took out before
         self._octets = 0
         self._tally = tally
 
@@ -122,7 +123,8 @@ class Streams:
 
     def _make_room(self) -> None:
         while len(self._streams) > MAX_STREAMS or self._octets > MAX_OCTETS:
-            self._drop(next(iter(self._streams)))
+            _, oldest = self._streams.popitem(last=False)
+            self._octets -= oldest.octets
             self._tally[EVICTED] += 1
 
 

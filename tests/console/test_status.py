@@ -28,6 +28,8 @@ KEYS = {
     "hub",
     "rates",
     "queries",
+    "learning",
+    "seen",
     "workers",
     "intel",
     "journal",

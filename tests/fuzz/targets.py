@@ -6,7 +6,7 @@ import random
 import time
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from fuzz import on_files, on_node, on_tcp, on_wire, seeds
+from fuzz import on_files, on_kernel, on_node, on_tcp, on_wire, seeds
 from fuzz.damage import MOST, STEP, damage
 
 if TYPE_CHECKING:
@@ -60,4 +60,7 @@ TARGETS: Final = {
     "hosts": Target(on_files.hosts, seeds.LISTS),
     "secrets": Target(on_files.secrets, seeds.SECRETS),
     "names": Target(on_files.names, seeds.NAMES),
+    "nflog": Target(on_kernel.nflog, on_kernel.logged()),
+    "conntrack": Target(on_kernel.conntrack, on_kernel.connections()),
+    "agents": Target(on_kernel.agents, on_kernel.seen()),
 }

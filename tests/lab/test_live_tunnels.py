@@ -143,13 +143,17 @@ def test_what_arrived_is_within_the_limits(scene: Scene, capsys: pytest.CaptureF
     assert quantile_row("leak", "live", "all", payloads, 0.95).value <= MOST
 
 
-def test_each_pair_has_one_alert_of_the_meter(scene: Scene) -> None:
+def test_each_pair_has_one_alert_that_says_it_all(scene: Scene) -> None:
     for attack in ATTACKS:
         scene.measured(attack)
-    told = Counter((one["client"], one["domain"], one["detector"]) for one in scene.alerts())
-    assert {pair: told[*pair, "leak"] for pair in pairs()} == dict.fromkeys(pairs(), 1)
-    assert {(client, domain) for client, domain, _ in told} == pairs()
-    assert max(told.values()) == 1
+    told = scene.alerts()
+    assert Counter((one["client"], one["domain"]) for one in told) == dict.fromkeys(pairs(), 1)
+    for one in told:
+        assert "leak" in one["detectors"]
+        assert one["confidence"] == "HIGH"
+        assert one["blocks"]
+        assert one["domain"] in one["reason"]
+        assert one["client"] in one["reason"]
 
 
 def test_who_browses_notices_nothing(scene: Scene) -> None:

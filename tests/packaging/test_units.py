@@ -22,7 +22,10 @@ def analyze(*args: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_all_units_are_here() -> None:
-    expected = {"plughole.service", "plughole.socket", "plughole-feeds.service", "plughole-feeds.timer"}
+    expected = {
+        "plughole.service", "plughole.socket", "plughole-feeds.service", "plughole-feeds.timer",
+        "plughole-egress.service",
+    }  # fmt: skip
     assert expected <= set(UNITS)
 
 
@@ -46,3 +49,14 @@ def test_the_resolver_says_when_it_is_up_and_is_watched() -> None:
     assert any(line.startswith("WatchdogSec=") for line in lines)
     reloads = [line for line in lines if line.startswith("ExecReload=")]
     assert [line.split()[1] for line in reloads] == ["plughole", "kill"], "check first, then SIGHUP"
+
+
+def test_the_agent_has_one_right_and_is_watched() -> None:
+    lines = (PACKAGING / "plughole-egress.service").read_text().splitlines()
+    assert "User=plughole" in lines
+    assert {line for line in lines if "Capabilit" in line and "=" in line} == {
+        "AmbientCapabilities=CAP_NET_ADMIN",
+        "CapabilityBoundingSet=CAP_NET_ADMIN",
+    }
+    assert "Type=notify" in lines
+    assert any(line.startswith("WatchdogSec=") for line in lines)

@@ -43,6 +43,9 @@ def document(workers: list[dict[str, Any]], **changes: Any) -> dict[str, Any]:
         "written", "lost", "pending", "over_the_cap", "expired", "segments", "merges", "bytes", "not_itemised",
         "sightings_written", "sightings_waiting",
     )  # fmt: skip
+    learning = (
+        "learnt", "published", "asked", "failed", "dropped", "unposted", "undelivered", "uses", "uses_evicted",
+    )  # fmt: skip
     return {
         "at": 1_000.0,
         "degraded": [],
@@ -51,6 +54,7 @@ def document(workers: list[dict[str, Any]], **changes: Any) -> dict[str, Any]:
         "workers": workers,
         "intel": {"generation": 3, "names": 4, "created": 940.0, "overrides": 2, "redis": "up", "index": "3.index"},
         "journal": dict.fromkeys(journal, 8),
+        "learning": {"refused_by": {"never": 6}} | dict.fromkeys(learning, 4),
         "disk": {"free_bytes": 1, "size_bytes": 2},
         "metrics": {"scrapes": 1, "rejected": 0},
     } | changes  # fmt: skip
@@ -172,6 +176,7 @@ def test_a_sentence_names_its_part() -> None:
         "worker 3 has not reported for 9 s": "worker",
         "": "other",
         "journal": "journal",
+        "egress: nothing is learnt": "egress",
     }
     assert {text: about(text) for text in told} == told  # fmt: skip
 

@@ -1,0 +1,463 @@
+"""Attempts and flows of the real kernel: a client behind NAT, a router that logs and counts, a server; namespaces."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from core.config import Config, Redis, Server
+from core.errors import Unavailable
+from core.event import Event
+from core.finding import Finding
+from core.names import from_text
+from egress.conntrack import OFF, Flows, accounted, talking_to
+from egress.enforcer import Lease, Target
+from egress.link import Link
+from egress.netlink import Listener
+from egress.nflog import Attempts, bind
+from egress.nftables import Nftables
+from egress.orders import Attempt, Flow
+from egress.part import Hearing
+from feeds.redis import EmbeddedServer, connect, find_server
+from journal import flow_rows
+from journal.flow_rows import Wanted
+from resolver.seeing import Seeing
+
+PORT = 4444
+C2 = {4: "91.66.0.80", 6: "2a01:66::80"}
+CLIENT = {4: "10.20.1.2", 6: "fd20:1::2"}
+MEGABYTE = 1_000_000
+PATIENCE = 10.0
+NAT = """
+table ip nat { chain out { type nat hook postrouting priority 100; oifname to-server masquerade; }; }
+table ip6 office { chain forward { type filter hook forward priority 0; ct state established,related accept; }; }
+"""  # the second has the kernel track IPv6, which it does only where a rule asks
+
+
+def _reason_to_skip() -> str:
+    if os.geteuid():
+        return "needs root"
+    for binary in ("nft", "ip"):
+        if shutil.which(binary) is None:
+            return f"{binary} is missing (packages nftables, iproute2)"
+    if subprocess.run(["unshare", "--net", "nft", "list", "tables"], capture_output=True).returncode:
+        return "no network namespace with nftables can be made here"
+    return ""
+
+
+_SKIPPED = _reason_to_skip()
+pytestmark = pytest.mark.skipif(bool(_SKIPPED), reason=_SKIPPED)
+
+
+def _run(*command: str, text: str | None = None) -> str:
+    done = subprocess.run(command, input=text, capture_output=True, text=True)
+    assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}"
+    return done.stdout
+
+
+class Net:
+    """Namespaces client, router and server, named after one tag; the router hides the client behind its address."""
+
+    def __init__(self) -> None:
+        self.tag = f"ps{uuid.uuid4().hex[:6]}"
+        self.made: list[str] = []
+
+    def build(self) -> None:
+        for name in ("client", "router", "server"):
+            _run("ip", "netns", "add", self.name(name))
+            self.made.append(name)
+            _run("ip", "-n", self.name(name), "link", "set", "lo", "up")
+        keys = ("net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding", "net.netfilter.nf_conntrack_acct")
+        self.inside("router", "sysctl", "-qw", *(f"{key}=1" for key in keys))
+        self.wire("client", "10.20.1.", "fd20:1::")
+        self.wire("server", "91.66.0.", "2a01:66::")
+        for address in (f"{C2[4]}/24", f"{C2[6]}/64"):
+            nodad = ["nodad"] * (":" in address)
+            _run("ip", "-n", self.name("server"), "address", "add", address, "dev", "eth0", *nodad)
+        self.inside("router", "nft", "-f", "-", text=NAT)
+
+    def wire(self, name: str, four: str, six: str) -> None:
+        here, there = self.name(name), self.name("router")
+        end = f"to-{name}"
+        _run("ip", "link", "add", end, "netns", there, "type", "veth", "peer", "name", "eth0", "netns", here)
+        for space, device, number in ((there, end, "1"), (here, "eth0", "2")):
+            _run("ip", "-n", space, "address", "add", f"{four}{number}/24", "dev", device)
+            _run("ip", "-n", space, "address", "add", f"{six}{number}/64", "dev", device, "nodad")
+            _run("ip", "-n", space, "link", "set", device, "up")
+        _run("ip", "-n", here, "route", "add", "default", "via", f"{four}1")
+        _run("ip", "-n", here, "-6", "route", "add", "default", "via", f"{six}1")
+
+    def name(self, short: str) -> str:
+        return f"{self.tag}-{short}"
+
+    def inside(self, short: str, *command: str, text: str | None = None) -> str:
+        return _run("ip", "netns", "exec", self.name(short), *command, text=text)
+
+    def remove(self) -> None:
+        for name in self.made:
+            _run("ip", "netns", "delete", self.name(name))
+
+    @contextlib.contextmanager
+    def at(self, short: str) -> Iterator[None]:
+        """What this thread opens or starts meanwhile belongs to the namespace."""
+        home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+        there = os.open(Path("/run/netns") / self.name(short), os.O_RDONLY)
+        try:
+            _enter(there)
+            yield
+        finally:
+            _enter(home)
+            os.close(there)
+            os.close(home)
+
+    def mac(self) -> bytes:
+        return bytes.fromhex(self.inside("client", "cat", "/sys/class/net/eth0/address").strip().replace(":", ""))
+
+    def connect(self, address: str, port: int = PORT) -> socket.socket:
+        with self.at("client"):
+            return socket.create_connection((address, port), timeout=PATIENCE)
+
+    def upload(self, address: str, octets: int) -> None:
+        """The server has taken it all and said so."""
+        with self.connect(address) as connection:
+            connection.sendall(bytes(octets))
+            connection.shutdown(socket.SHUT_WR)
+            assert connection.recv(16) == b"done"
+
+
+def _enter(descriptor: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.setns(descriptor, 0x40000000):
+        raise OSError(ctypes.get_errno(), "setns")
+
+
+def _sink(listener: socket.socket) -> None:
+    while True:
+        try:
+            peer, _ = listener.accept()
+        except OSError:
+            return
+        threading.Thread(target=_take, args=(peer,), daemon=True).start()
+
+
+def _take(peer: socket.socket) -> None:
+    with peer, contextlib.suppress(OSError):
+        while peer.recv(1 << 16):
+            pass
+        peer.sendall(b"done")
+
+
+@pytest.fixture(scope="module")
+def net() -> Iterator[Net]:
+    net = Net()
+    listeners = []
+    try:
+        net.build()
+        with net.at("server"):
+            listeners += [
+                socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True) for port in (PORT, 853)
+            ]
+        for listener in listeners:
+            threading.Thread(target=_sink, args=(listener,), daemon=True).start()
+        yield net
+    finally:
+        for listener in listeners:
+            with contextlib.suppress(OSError):
+                listener.shutdown(socket.SHUT_RDWR)
+            listener.close()
+        net.remove()
+
+
+@pytest.fixture
+def firewall(net: Net) -> Iterator[Nftables]:
+    with net.at("router"):
+        made = Nftables()
+        made.prepare()
+    yield made
+    made.withdraw()
+    made.close()
+
+
+class Heard:
+    """What a part told, with the moment it did."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[float, Attempt | Flow]] = []
+        self._more = threading.Condition()
+
+    def __call__(self, seen: Attempt | Flow) -> None:
+        with self._more:
+            self.told.append((time.monotonic(), seen))
+            self._more.notify_all()
+
+    def until(self, enough: Callable[[], bool]) -> None:
+        with self._more:
+            assert self._more.wait_for(enough, PATIENCE), self.told
+
+    def attempts(self) -> list[Attempt]:
+        return [one for _, one in self.told if isinstance(one, Attempt)]
+
+    def flows(self) -> list[Flow]:
+        return [one for _, one in self.told if isinstance(one, Flow)]
+
+    def sent(self) -> int:
+        return sum(flow.sent for flow in self.flows())
+
+
+def packed(address: str) -> bytes:
+    return ip_address(address).packed
+
+
+@contextlib.contextmanager
+def hearing(net: Net, part: Hearing, ready: Callable[[], bool] = lambda: True) -> Iterator[Heard]:
+    """The part runs on the router and hears; it is stopped at the end."""
+    heard = Heard()
+    with net.at("router"):
+        part.start(heard)
+    try:
+        wait(ready)
+        yield heard
+    finally:
+        part.stop()
+
+
+def wait(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def listens(net: Net) -> Callable[[], bool]:
+    """Whether somebody has the log group."""
+    return lambda: net.inside("router", "cat", "/proc/net/netfilter/nfnetlink_log").strip().startswith("5 ")
+
+
+def refused(net: Net, address: str, port: int = PORT) -> None:
+    with pytest.raises(ConnectionRefusedError):
+        net.connect(address, port)
+
+
+def attempts(blocked: set[str]) -> Attempts:
+    return Attempts("gate", {packed(one) for one in blocked}.__contains__)
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_a_blocked_connection_is_an_attempt_within_50_milliseconds(net: Net, firewall: Nftables, family: int) -> None:
+    firewall.apply(add=[Lease(Target(C2[family]), 60)])
+    took = []
+    with hearing(net, attempts({C2[family]}), listens(net)) as heard:
+        for port in range(PORT, PORT + 5):  # the best of five: others use the machine too
+            begun, before = time.monotonic(), len(heard.told)
+            refused(net, C2[family], port)
+            heard.until(lambda before=before: len(heard.told) > before)  # type: ignore[misc]
+            took.append(heard.told[before][0] - begun)
+        first = heard.attempts()[0]
+    assert min(took) < 0.05
+    assert abs(first.at - time.time()) < PATIENCE
+    assert (first.agent, first.client, first.address) == ("gate", packed(CLIENT[family]), packed(C2[family]))
+    assert (first.protocol, first.port, first.packets, first.rule) == (6, PORT, 1, "block")
+    assert first.mac == net.mac()
+    assert [one.port for one in heard.attempts()] == list(range(PORT, PORT + 5))
+
+
+def test_the_same_again_is_told_once_more_and_together(net: Net, firewall: Nftables) -> None:
+    firewall.apply(add=[Lease(Target(C2[4]), 60)])
+    part = attempts({C2[4]})
+    with hearing(net, part, listens(net)) as heard:
+        for _ in range(4):
+            refused(net, C2[4])
+        wait(lambda: part.counters()["packets"] == 4)
+        assert len(heard.told) == 1
+    assert [attempt.packets for attempt in heard.attempts()] == [1, 3]
+    assert part.counters() == {
+        "packets": 4, "told": 2, "garbled": 0, "lost": 0, "overruns": 0, "not_kept": 0, "open": 0,
+    }  # fmt: skip
+
+
+def test_what_a_blocked_address_sends_is_the_clients_attempt(net: Net, firewall: Nftables) -> None:
+    part = attempts({C2[4]})
+    with hearing(net, part, listens(net)) as heard, net.connect(C2[4]) as running:
+        firewall.apply(add=[Lease(Target(C2[4]), 60)])
+        running.sendall(b"ping")
+        heard.until(lambda: bool(heard.told))
+        running.close()
+    assert {(one.client, one.address, one.port) for one in heard.attempts()} == {
+        (packed(CLIENT[4]), packed(C2[4]), PORT)
+    }
+
+
+def test_a_group_somebody_else_has_is_a_trouble_and_tried_again(
+    net: Net, firewall: Nftables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("egress.part.RETRY", 0.05)
+    firewall.apply(add=[Lease(Target(C2[4]), 60)])
+    part = attempts({C2[4]})
+    with hearing(net, attempts({C2[4]}), listens(net)):
+        heard = Heard()
+        with net.at("router"):
+            part.start(heard)
+        wait(lambda: bool(part.trouble))
+        assert part.trouble.startswith("nflog: ")
+    try:
+        wait(lambda: not part.trouble)
+        refused(net, C2[4])
+        heard.until(lambda: bool(heard.told))
+    finally:
+        part.stop()
+
+
+def test_more_than_there_is_room_for_is_counted_and_survived(
+    net: Net, firewall: Nftables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("egress.netlink._NEWS_BUFFER", 1)
+    firewall.apply(add=[Lease(Target(C2[4]), 60)])
+    with net.at("router"), contextlib.closing(Listener(4)) as listener:
+        bind(listener, 5)
+        for _ in range(15):
+            refused(net, C2[4])
+        few = listener.take()
+        assert len(few) < 15
+        assert listener.overruns == 1
+        refused(net, C2[4])
+        wait(lambda: bool(listener.take()))
+        part = attempts({C2[4]})
+        for datagram in few:
+            part.take(datagram, time.time())
+        assert part.counters()["packets"] == len(few) > 0
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_an_upload_is_a_flow_of_the_client_behind_nat(net: Net, family: int) -> None:
+    part = Flows("gate", every=0.2)
+    with hearing(net, part, lambda: part.counters()["listings"] > 0) as heard:
+        net.upload(C2[family], MEGABYTE)
+        heard.until(lambda: heard.sent() >= MEGABYTE)
+    assert {(flow.client, flow.address) for flow in heard.flows()} == {(packed(CLIENT[family]), packed(C2[family]))}
+    assert heard.sent() < 1.2 * MEGABYTE
+    assert 0 < sum(flow.received for flow in heard.flows()) < 0.2 * MEGABYTE
+    assert part.trouble == ""
+
+
+@pytest.mark.parametrize("every", [0.05, 60.0])
+def test_a_connection_that_ends_between_listings_is_counted_once(net: Net, every: float) -> None:
+    forget(net)
+    part = Flows("gate", every=every)
+    with hearing(net, part, lambda: part.counters()["listings"] > 0) as heard:
+        net.upload(C2[4], MEGABYTE)
+        ended = part.counters()["ended"]
+        forget(net)
+        wait(lambda: part.counters()["ended"] > ended)
+    assert MEGABYTE <= heard.sent() < 1.2 * MEGABYTE
+    assert part.counters()["tracked"] <= 1
+
+
+def forget(net: Net) -> None:
+    """The router's kernel ends all connections it tracks."""
+    with net.at("router"), contextlib.closing(Listener(1)) as listener:
+        listener.command(2, b"")
+
+
+def test_dns_over_tls_past_us_is_an_attempt(net: Net) -> None:
+    part = Flows("gate", every=0.05)
+    with hearing(net, part, lambda: part.counters()["listings"] > 0) as heard:
+        net.connect(C2[4], 853).close()
+        heard.until(lambda: bool(heard.attempts()))
+    (attempt,) = heard.attempts()
+    assert (attempt.client, attempt.address) == (packed(CLIENT[4]), packed(C2[4]))
+    assert (attempt.port, attempt.rule) == (853, "bypass")
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_who_talks_to_an_address_already_is_known(net: Net, family: int) -> None:
+    with net.at("router"):
+        assert talking_to(packed("192.0.2.99")) == []
+    with net.connect(C2[family]) as running:
+        running.sendall(bytes(5_000))
+        with net.at("router"):
+            wait(lambda: [talker.sent > 5_000 for talker in talking_to(packed(C2[family]))] == [True])
+            (talker,) = talking_to(packed(C2[family]))
+    assert talker.client == packed(CLIENT[family])
+
+
+def test_without_accounting_it_is_said_and_who_talks_is_told_all_the_same(net: Net) -> None:
+    with net.at("router"):
+        assert accounted()
+    net.inside("router", "sysctl", "-qw", "net.netfilter.nf_conntrack_acct=0")
+    try:
+        forget(net)
+        part = Flows("gate", every=0.05)
+        with hearing(net, part, lambda: part.counters()["listings"] > 0) as heard:
+            assert part.trouble == OFF
+            net.upload(C2[4], 1_000)
+            heard.until(lambda: bool(heard.flows()))
+        assert {(flow.client, flow.sent) for flow in heard.flows()} == {(packed(CLIENT[4]), 0)}
+    finally:
+        net.inside("router", "sysctl", "-qw", "net.netfilter.nf_conntrack_acct=1")
+
+
+def test_what_the_kernel_told_is_in_the_journal_with_its_names(
+    net: Net, firewall: Nftables, redis: Config, tmp_path: Path
+) -> None:
+    flows = Flows("gate", every=0.05)
+    with hearing(net, flows, lambda: flows.counters()["listings"] > 0) as counted:
+        net.upload(C2[6], MEGABYTE)
+        counted.until(lambda: counted.sent() >= MEGABYTE)
+    firewall.apply(add=[Lease(Target(C2[4]), 60)])
+    with hearing(net, attempts({C2[4]}), listens(net)) as heard:
+        refused(net, C2[4])
+        heard.until(lambda: bool(heard.told))
+    found: list[Finding] = []
+    seeing = Seeing(replace(redis, server=Server(data_dir=str(tmp_path))), found.extend, now=time.time())
+    seeing._begin()
+    seeing.see([Event(time.time(), packed(CLIENT[6]), from_text("files.example"), 28, 0, answers=(packed(C2[6]),))])
+    Link(lambda: connect(redis), "gate").tell([one for _, one in counted.told + heard.told])
+    asyncio.run(_until(seeing, lambda: bool(found) and seeing.counters()["waiting"] == 0))
+    sums = {row["address"]: row for row in flow_rows.top(tmp_path, Wanted(client="fd20::/16"), limit=9)}
+    assert sums[C2[6]]["name"] == "files.example"
+    assert MEGABYTE <= sums[C2[6]]["sent"] < 1.2 * MEGABYTE
+    (row,) = flow_rows.attempts(tmp_path, Wanted(), limit=9)
+    assert (row["kind"], row["client"], row["address"], row["mac"]) == (
+        "block", CLIENT[4], C2[4], net.mac().hex(":"),
+    )  # fmt: skip
+    assert [one.client for one in found] == [CLIENT[4]]
+
+
+async def _until(seeing: Seeing, true: Callable[[], bool]) -> None:
+    work = asyncio.create_task(seeing.run())
+    deadline = time.monotonic() + PATIENCE
+    while not true():
+        assert time.monotonic() < deadline, seeing.counters()
+        await asyncio.sleep(0.01)
+    work.cancel()
+    await asyncio.gather(work, return_exceptions=True)
+
+
+@pytest.fixture
+def redis() -> Iterator[Config]:
+    """A configuration whose Redis runs."""
+    try:
+        find_server()
+    except Unavailable as error:
+        pytest.skip(f"needs Redis: {error}")
+    with tempfile.TemporaryDirectory(prefix="plughole") as folder:  # short: a socket's path has at most 107 octets
+        config = Config(server=Server(data_dir=folder), base=folder)
+        server = EmbeddedServer(config)
+        server.start()
+        yield replace(config, redis=Redis(url=f"unix://{config.data_dir / 'redis.sock'}"))
+        server.stop()
