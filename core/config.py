@@ -183,6 +183,7 @@ class Egress(_Section, frozen=True):
     mode: Literal["observe", "dry-run", "enforce"] = "observe"
     target: Literal["nftables", "none"] = "nftables"
     learn: Literal["active", "passive", "off"] = "active"
+    spare: tuple[Word, ...] = ("ads", "tracking", "adult", "gambling", "social")
     agent: Annotated[str, Meta(extra={"form": "label or empty"})] = ""
     never: tuple[Network, ...] = ()
     shared: tuple[Network, ...] = ()

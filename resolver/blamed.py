@@ -63,7 +63,9 @@ class Blamed(NamedTuple):
 class Blamer:
     """Makes something to learn of blocked events; remembers which names were asked of late."""
 
-    def __init__(self) -> None:
+    def __init__(self, spare: Iterable[str] = ()) -> None:
+        """`spare`: categories of feeds from which nothing is learnt."""
+        self._spare = frozenset(spare)
         self.held_back = 0  # names that were not asked as they may carry data
         self._everybody: frozenset[Name] = frozenset()  # names with an override for all clients
         self._asked: OrderedDict[Name, tuple[float, set[Name]]] = OrderedDict()  # below a listed name, since when
@@ -85,7 +87,7 @@ class Blamer:
     def blame(self, event: Event) -> Blamed | None:
         """Return what an event of a blocked question is about; None when there is nothing to learn."""
         reason = event.reasons[0] if event.reasons else None
-        if reason is None or event.action is Action.TCP_ONLY:
+        if reason is None or event.action is Action.TCP_ONLY or reason.category in self._spare:
             return None
         if event.trigger in _BY_ADDRESS and (address := _address(event.member)):
             return self._by_address(event, reason, address)

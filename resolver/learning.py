@@ -77,7 +77,7 @@ class Learning:
         self._uses = Uses(UseSettings(trusted=frozenset(map(from_text, config.egress.trusted))))
         self._own = own_networks(config)
         self._proposer = Proposer(self._guard(), post or Post(config), node=node)
-        self._blamer = Blamer()
+        self._blamer = Blamer(config.egress.spare)
         self._engine: Upstream | None = None
         self._ready = False  # the ranges are read
         self._early: deque[Blamed] = deque()  # what was blocked before

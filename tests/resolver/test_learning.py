@@ -185,8 +185,9 @@ class Scene:
 def event(
     name: str, *, by: str, client: str, at: float, cause: Cause = Cause.INTEL, action: Action = Action.SINKHOLE,
     trigger: Trigger = Trigger.QNAME, member: str = "", source: str = "sample", text: str = "",
+    category: str = "malware",
 ) -> Event:  # fmt: skip
-    reason = Reason(cause, action, source, by or name, "malware", 80, text)
+    reason = Reason(cause, action, source, by or name, category, 80, text)
     return Event(
         at, ip_address(client).packed, from_text(name), 1, 0, action, cause, answers=(ip_address("192.0.2.1").packed,),
         reasons=(reason,), trigger=trigger, member=member,
@@ -207,6 +208,12 @@ def test_a_blocked_name_gives_every_address_it_truly_has(scene: Scene) -> None:
     first = scene.proposals[0]
     assert (first.client, first.domain, first.ttl) == (b"", from_text("c2.evil.example"), 60)
     assert (first.reason, first.evidence) == ("feed sample lists c2.evil.example (malware, 80)", "c2.evil.example A")
+
+
+@pytest.mark.parametrize("category", Egress().spare)
+def test_what_is_blocked_for_a_spared_category_teaches_nothing(scene: Scene, category: str) -> None:
+    scene.blocked("c2.evil.example", category=category)
+    assert (scene.engine.asked, scene.proposals) == ([], [])
 
 
 def test_a_chain_is_followed_with_its_lowest_ttl(scene: Scene) -> None:
