@@ -28,8 +28,8 @@ import uvloop
 
 from core.config import Config, Egress, Pin, Server
 from core.names import from_text
-from egress.pin_messages import path_of
-from egress.pinning import PinServer
+from egress.pins.messages import path_of
+from egress.pins.server import PinServer
 from feeds.index import Index, build
 from resolver.assemble import assemble
 from resolver.clients import Clients

@@ -20,7 +20,7 @@ from egress.desk import Desk
 from egress.link import Link
 from egress.nflog import Attempts
 from egress.nftables import Nftables
-from egress.pinning import PinServer
+from egress.pins.server import PinServer
 from egress.plan import Ledger, Lifetimes
 from egress.posts import Front, Side
 from egress.reserved import reserved

@@ -13,7 +13,7 @@ PRIORITY: Final = -10  # ahead of filter (0), behind mangle (-150) and destinati
 CAPACITY: Final = 131_072  # elements of each set
 LOG_GROUP: Final = 5  # of NFLOG
 LOG_PREFIX: Final = "plughole "
-LOG_PREFIX_PIN: Final = "plughole-pin "  # of what pinned clients tried: egress/pin_rules.py
+LOG_PREFIX_PIN: Final = "plughole-pin "  # of what pinned clients tried: egress/pins/rules.py
 PROBE: Final = "probe"  # a set no rule looks at: there the kernel shows how it renews an element
 
 SETS: Final = {

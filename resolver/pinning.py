@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from core.config import MAX_TTL
 from core.verdict import Trigger
-from egress.pin_messages import MAX_ADDRESSES, MAX_PACKET, Told, encode, unpack
+from egress.pins.messages import MAX_ADDRESSES, MAX_PACKET, Told, encode, unpack
 from resolver.limits import covered
 from resolver.rebind import lies_inside
 

@@ -16,7 +16,7 @@ import structlog
 import uvloop
 
 from core.errors import UNREADABLE, PlugholeError
-from egress.pin_messages import path_of
+from egress.pins.messages import path_of
 from feeds.index import Index
 from resolver.assemble import assemble
 from resolver.clients import Clients

@@ -10,13 +10,13 @@ import pytest
 
 from core.config import Config, Egress, Pin, Server
 from core.errors import UNREADABLE
-from egress import pin_book
+from egress.pins import book as pin_book
 from egress.enforcer import Absent, Refused
-from egress.pin_book import SLACK, Book
-from egress.pin_gate import RENEWALS, RETRY, Gate
-from egress.pin_messages import ACKS, MAX_ADDRESSES, MAX_PACKET, Told, decode, encode, pack, path_of, unpack
-from egress.pin_rules import rules, ruleset
-from egress.pin_table import PinTable, Put
+from egress.pins.book import SLACK, Book
+from egress.pins.gate import RENEWALS, RETRY, Gate
+from egress.pins.messages import ACKS, MAX_ADDRESSES, MAX_PACKET, Told, decode, encode, pack, path_of, unpack
+from egress.pins.rules import rules, ruleset
+from egress.pins.table import PinTable, Put
 
 NOW = 1000.0
 GRACE = 300.0

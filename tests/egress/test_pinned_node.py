@@ -13,7 +13,7 @@ from node import Node, config, data
 from running import reload
 
 from core.config_load import load
-from egress.pinning import PinServer
+from egress.pins.server import PinServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -26,10 +26,10 @@ from egress.enforcer import Absent, Lease, Target
 from egress.nflog import Attempts
 from egress.nftables import Nftables
 from egress.orders import Attempt, Flow
-from egress.pin_messages import MAX_PACKET, Told, encode, path_of, unpack
-from egress.pin_rules import TABLE
-from egress.pin_table import PinTable, Put
-from egress.pinning import LOOK, PinServer
+from egress.pins.messages import MAX_PACKET, Told, encode, path_of, unpack
+from egress.pins.rules import TABLE
+from egress.pins.server import LOOK, PinServer
+from egress.pins.table import PinTable, Put
 from resolver.clients import Clients
 from resolver.pinning import Pinning
 

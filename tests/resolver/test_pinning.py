@@ -14,7 +14,7 @@ from core.config import Config, Egress, Local, Pin
 from core.event import Transport
 from core.names import from_text
 from core.verdict import Action
-from egress.pin_messages import MAX_ADDRESSES, MAX_PACKET, Told, decode, pack
+from egress.pins.messages import MAX_ADDRESSES, MAX_PACKET, Told, decode, pack
 from feeds.overlay import Override
 from resolver import pinning as module
 from resolver.clients import Clients

@@ -11,14 +11,14 @@ from __future__ import annotations
 import ipaddress
 from typing import TYPE_CHECKING, Final
 
-from egress.pin_rules import PAIRS, shared
-from egress.pin_table import Put
+from egress.pins.rules import PAIRS, shared
+from egress.pins.table import Put
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from core.config import Pin
-    from egress.pin_messages import Told
+    from egress.pins.messages import Told
 
 MAX_OPEN: Final = 4_096  # addresses open to one client: nobody fills the set for all others
 MAX_SHARED: Final = 16_384  # addresses open to all clients of a pin

@@ -3,7 +3,7 @@
 Rules:
 1. A worker's reply waits for the acknowledgement: what was heard together goes into one transaction, and then back.
 2. Whoever is heard can open the firewall: only root, this process's user and the resolver's are.
-3. One thread does it all. When it stops turning, nobody renews the lease and clients are free: egress/pin_gate.py.
+3. One thread does it all. When it stops turning, nobody renews the lease and clients are free: egress/pins/gate.py.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ import structlog
 
 from core.errors import UNREADABLE
 from egress.part import Hearing
-from egress.pin_book import Book
-from egress.pin_gate import Gate
-from egress.pin_messages import ACKS, MAX_PACKET, decode, pack, path_of
-from egress.pin_table import PinTable
+from egress.pins.book import Book
+from egress.pins.gate import Gate
+from egress.pins.messages import ACKS, MAX_PACKET, decode, pack, path_of
+from egress.pins.table import PinTable
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from core.config import Config
-    from egress.pin_messages import Told
+    from egress.pins.messages import Told
 
 LEASE: Final = 90.0  # seconds clients stay held after the last renewal
 LOOK: Final = 0.25  # seconds until the panic switch is looked at

@@ -19,7 +19,7 @@ from egress import netlink
 from egress.enforcer import Absent, Refused
 from egress.nftables_elements import CHUNK, DELSETELEM, IN_TABLE, INET, MESSAGE, NEWSETELEM, string
 from egress.nftables_rules import load
-from egress.pin_rules import ALIVE, CAPACITY, TABLE, rules, ruleset, set_sizes
+from egress.pins.rules import ALIVE, CAPACITY, TABLE, rules, ruleset, set_sizes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -18,9 +18,9 @@ from egress.enforcer import Absent, Refused
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from egress.pin_book import Book
-    from egress.pin_messages import Told
-    from egress.pin_table import PinTable, Put
+    from egress.pins.book import Book
+    from egress.pins.messages import Told
+    from egress.pins.table import PinTable, Put
 
 RENEWALS: Final = 3  # in a lease
 RETRY: Final = 5.0  # seconds until it is tried again after trouble
