@@ -142,9 +142,10 @@ def features(group: Sequence[Traits], tables: Tables) -> list[float]:
     scores = sorted(one.score for one in group)
     cut = size // 10
     row = [log(size), *(scores[round(share * (size - 1))] for share in QUANTILES)]
-    row += [fmean(scores[cut : size - cut]), _spread(scores)]
-    for values in zip(*(one.shape for one in group), strict=True):
-        row += [fmean(values), _spread(values)]
+    row += [fmean(scores[cut : size - cut]), _spread(scores, fmean(scores))]
+    for values in zip(*[one.shape for one in group], strict=True):
+        mean = fmean(values)
+        row += (mean, _spread(values, mean))
     row += _reuse(group, lambda one: one.words, lambda piece: tables.words.get(piece, tables.rare))
     row += _reuse(group, lambda one: one.affixes, lambda piece: tables.affixes.get(piece, tables.rare))
     row += _reuse(group, lambda one: one.grams, lambda piece: _gram(piece, tables))
@@ -153,9 +154,8 @@ def features(group: Sequence[Traits], tables: Tables) -> list[float]:
     return row
 
 
-def _spread(values: Sequence[float]) -> float:
-    mean = fmean(values)
-    return sqrt(sum((value - mean) ** 2 for value in values) / len(values))
+def _spread(values: Sequence[float], mean: float) -> float:
+    return sqrt(sum([(value - mean) ** 2 for value in values]) / len(values))
 
 
 def _gram(piece: str, tables: Tables) -> float:
@@ -230,4 +230,5 @@ def fit(one: Traits, group: Sequence[Traits], tables: Tables) -> list[float]:
 
 def _away(value: float, values: Sequence[float], *, floor: float) -> float:
     """Return the distance from the mean of the others in units of their spread, at most 4."""
-    return min(abs(value - fmean(values)) / max(_spread(values), floor), 4.0)
+    mean = fmean(values)
+    return min(abs(value - mean) / max(_spread(values, mean), floor), 4.0)

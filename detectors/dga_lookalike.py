@@ -87,13 +87,16 @@ def one_edit(label: bytes) -> Iterator[bytes]:
 
 
 def _candidates(labels: Sequence[str]) -> Iterator[str]:
-    shorter = Counter(
-        short for label in labels for short in {label, *(label[:at] + label[at + 1 :] for at in range(len(label)))}
-    )
-    yield from (label for label, votes in shorter.most_common(TRIED) if votes > 1)
+    shorter: Counter[str] = Counter()
+    for label in labels:
+        shorter.update({label, *[label[:at] + label[at + 1 :] for at in range(len(label))]})
+    again = [(-votes, place) for place, votes in enumerate(shorter.values()) if votes > 1]
+    if again:
+        found = list(shorter)
+        yield from (found[place] for _, place in sorted(again)[:TRIED])
     for size, _ in Counter(map(len, labels)).most_common(LENGTHS):
         columns = zip(*(label for label in labels if len(label) == size), strict=True)
-        yield "".join(Counter(column).most_common(1)[0][0] for column in columns)
+        yield "".join([max(dict.fromkeys(column), key=column.count) for column in columns])
 
 
 def _shared(one: str, other: str) -> int:

@@ -1,14 +1,17 @@
 """Memory of the detectors: what a process of its own grows by while they take in a load, and what that is at the caps.
 
 Rules:
-1. Ordinary pairs are clients that each ask for DOMAINS well-known domains. They fill tables up to their caps.
-2. The costly states, those of attacks, are measured alone and full: what twice as many take more, times the cap.
+1. Ordinary pairs are clients that each ask for DOMAINS well-known domains. They fill tables up to their caps. Counted
+   is resident memory.
+2. The costly states, those of attacks, are measured alone and full, by what Python allocates: what twice as many take
+   more, times the cap.
 3. Every sight is made anew, as in the hub: nothing is shared with what made it.
 """
 
 from __future__ import annotations
 
 import gc
+import tracemalloc
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -21,17 +24,18 @@ from core.names import from_text
 from detectors.dga import KEEP, MAX_RESOLVED, DgaSettings
 from detectors.engine import Engine
 from detectors.leak_state import PAIRS_CAP
-from detectors.registry import LEAK, NAMES, leak_meter
+from detectors.registry import build, leak_meter
 from detectors.sight import Sight, domain_of
 from detectors.tunnel import TunnelSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator
     from multiprocessing.connection import Connection
 
     from benchmarks.evaluation.cost_loads import Loads
 
     Take = Callable[[Sight], object]
+    Gauge = Callable[[], int]
 
 NAME: Final = "cost"
 DOMAINS: Final = 200  # a client
@@ -47,30 +51,31 @@ def rows(loads: Loads, clients: int) -> list[Row]:
     """Return memory in ordinary use, of one of each costly state, and of all of them at the cap."""
     found = []
     for what, begin in (("hub, all Watches", _hub), ("leak meter", _meter)):
-        start, more = grown(begin, partial(_office, loads.domains, clients))
+        start, more = grown(_resident, begin, partial(_office, loads.domains, clients))
         of = f"{clients:,} clients x {DOMAINS} domains"
         found += [
-            _row(f"{what}: memory at the start, models with it", "one process", start / _MIB, 1, "MiB"),
+            _row(f"{what}: memory at the start, models and modules", "one process", start / _MIB, 1, "MiB"),
             _row(f"{what}: memory more after ordinary use", of, more / _MIB, clients * DOMAINS, "MiB"),
             _row(f"{what}: memory a pair", of, more / (clients * DOMAINS), clients * DOMAINS),
         ]
     some = min(clients, _SOME)
     for what, cap, begin, load in (
-        ("tunnel pair", TunnelSettings().max_pairs, partial(_hub, "tunnel"), _carrying),
-        ("DGA client", DgaSettings().clients, partial(_hub, "dga"), partial(_failing, loads.domains)),
+        ("tunnel pair", TunnelSettings().max_pairs, partial(_watch, "tunnel"), _carrying),
+        ("DGA client", DgaSettings().clients, partial(_watch, "dga"), partial(_failing, loads.domains)),
         ("leak pair beyond the first tier", PAIRS_CAP, _meter, _carrying),
     ):
-        each = (grown(begin, partial(load, 2 * some))[1] - grown(begin, partial(load, some))[1]) / some
+        two, one = (grown(_allocated, begin, partial(load, count))[1] for count in (2 * some, some))
+        each = (two - one) / some
         found.append(_row(f"a full {what}: memory", "one", each, some))
         found.append(_row(f"a full {what}: memory of all at the cap", f"{cap:,}", each * cap / _MIB, some, "MiB"))
     return found
 
 
-def grown(begin: Callable[[], Take], load: Callable[[], Iterable[Sight]]) -> tuple[int, int]:
-    """Return the octets of resident memory that detectors take when they are made, and grow by over a load."""
+def grown(gauge: Gauge, begin: Callable[[], Take], load: Callable[[], Iterable[Sight]]) -> tuple[int, int]:
+    """Return the octets that detectors take when they are made, and grow by over a load."""
     context = get_context("spawn")  # a fork begins with what its parent gave back, and grows into that unseen
     ours, theirs = context.Pipe(duplex=False)
-    child = context.Process(target=_grow, args=(begin, load, theirs))
+    child = context.Process(target=_grow, args=(gauge, begin, load, theirs))
     child.start()
     theirs.close()
     try:
@@ -80,19 +85,25 @@ def grown(begin: Callable[[], Take], load: Callable[[], Iterable[Sight]]) -> tup
     return made, more
 
 
-def _grow(begin: Callable[[], Take], load: Callable[[], Iterable[Sight]], answer: Connection) -> None:
-    gc.collect()
-    before = _resident()
+def _grow(gauge: Gauge, begin: Callable[[], Take], load: Callable[[], Iterable[Sight]], answer: Connection) -> None:
+    domain_of(from_text("www.example.com"))  # the list of public suffixes is read by the first who asks
+    before = gauge()
     take = begin()
-    gc.collect()
-    made = _resident()
+    made = gauge()
     for sight in load():
         take(sight)
+    answer.send((made - before, gauge() - made))
+
+
+def _allocated() -> int:
+    if not tracemalloc.is_tracing():
+        tracemalloc.start()
     gc.collect()
-    answer.send((made - before, _resident() - made))
+    return tracemalloc.get_traced_memory()[0]
 
 
 def _resident() -> int:
+    gc.collect()
     return int(_STATM.read_text(encoding="ascii").split()[1]) * _PAGE
 
 
@@ -100,12 +111,14 @@ def _row(what: str, of: str, value: float, n: int, unit: str = "octets") -> Row:
     return Row(detector=NAME, what=what, of=of, value=value, unit=unit, n=n)
 
 
-def _hub(only: str = "") -> Take:
-    """Return what a hub's engine takes sights in by; with one detector alone when it is named."""
-    tables: Mapping[str, Mapping[str, str]] = {
-        name: {"mode": "off"} for name in NAMES if only and name not in {only, LEAK}
-    }
-    return Engine(tables, started=0.0, inline=False).see
+def _hub() -> Take:
+    """Return what a hub's engine takes sights in by."""
+    return Engine({}, started=0.0, inline=False).see
+
+
+def _watch(name: str) -> Take:
+    """Return what one Watch takes sights in by, without the engine's memory of what was found."""
+    return next(part.watch.see for part in build({}, started=0.0) if part.name == name and part.watch is not None)
 
 
 def _meter() -> Take:

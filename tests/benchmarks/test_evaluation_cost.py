@@ -59,16 +59,21 @@ def test_time_is_that_of_one_event(loads: Loads) -> None:
 
 
 def test_memory_grows_with_what_is_kept() -> None:
-    hub = partial(cost_memory._hub, "beacon")
-    made, more = cost_memory.grown(hub, partial(cost_memory._office, DOMAINS, 100))
-    none = cost_memory.grown(hub, partial(cost_memory._office, DOMAINS, 0))[1]
-    assert made > 8 << 20  # its table of pairs
+    watch = partial(cost_memory._watch, "beacon")
+    made, none = cost_memory.grown(cost_memory._allocated, watch, partial(cost_memory._office, DOMAINS, 0))
+    assert 1 << 20 < made < 1 << 30  # its table of pairs is made at once
+    more = cost_memory.grown(cost_memory._allocated, watch, partial(cost_memory._office, DOMAINS, 50))[1]
     assert more - none > 100 * len(DOMAINS)
 
 
-def test_memory_rows_name_their_caps(loads: Loads) -> None:
+def test_memory_rows_multiply_what_one_more_takes_by_its_cap(loads: Loads, monkeypatch: pytest.MonkeyPatch) -> None:
+    def grown(gauge: object, begin: object, load: partial[object]) -> tuple[int, int]:
+        return 1 << 20, 777 + 100 * int(load.args[-1])
+
+    monkeypatch.setattr(cost_memory, "grown", grown)
     found = cost_memory.rows(loads, 20)
     caps = [row for row in found if "at the cap" in row.what]
     assert [row.of for row in caps] == ["20,000", "10,000", "65,536"]
-    assert all(row.unit == "MiB" for row in caps)
+    assert [row.value for row in caps] == pytest.approx([100 * cap / (1 << 20) for cap in (20_000, 10_000, 65_536)])
+    assert [row.value for row in found if row.what.endswith("at the start, models and modules")] == [1.0, 1.0]
     assert all(row.bar is None for row in found)

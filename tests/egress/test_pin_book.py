@@ -10,8 +10,8 @@ import pytest
 
 from core.config import Config, Egress, Pin, Server
 from core.errors import UNREADABLE
-from egress.pins import book as pin_book
 from egress.enforcer import Absent, Refused
+from egress.pins import book as pin_book
 from egress.pins.book import SLACK, Book
 from egress.pins.gate import RENEWALS, RETRY, Gate
 from egress.pins.messages import ACKS, MAX_ADDRESSES, MAX_PACKET, Told, decode, encode, pack, path_of, unpack
