@@ -15,12 +15,12 @@ import errno
 import os
 import socket
 import struct
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from core.errors import PlugholeError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 NESTED: Final = 0x8000  # a flag of an attribute's kind
 REQUEST: Final = 0x001
@@ -62,6 +62,7 @@ _DATAGRAM: Final = 1 << 18  # octets; the kernel fills at most 32 KiB of a listi
 _OVERHEAD: Final = 4096  # octets of the send buffer left to the kernel's own bookkeeping and to begin and end
 _PATIENCE: Final = 5.0  # seconds for an answer; the kernel gives it before the send returns
 MAX_TAKEN: Final = 4096  # datagrams at once
+_Thing = TypeVar("_Thing")
 _ATTEMPTS: Final = 8  # listings read again before it is given up
 
 
@@ -160,6 +161,18 @@ def general(message: Message) -> bytes:
     if len(message.payload) < _GENERAL.size:
         raise Malformed("a message without its general header")
     return message.payload[_GENERAL.size :]
+
+
+def whole(read: Callable[[], list[_Thing]], key: Callable[[_Thing], object]) -> list[_Thing]:
+    """Return what `read` lists once it lists nothing twice; of some attempts the last, whatever it lists.
+
+    A set that the kernel still moves to a larger table shows some elements twice, and others not at all.
+    """
+    for _ in range(_ATTEMPTS):
+        found = read()
+        if len(set(map(key, found))) == len(found):
+            break
+    return found
 
 
 def _encode(kind: int, flags: int, sequence: int, rest: bytes) -> bytes:

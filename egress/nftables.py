@@ -193,7 +193,10 @@ class Nftables:
         if chains != wanted:
             raise Absent(f"table inet {TABLE} has lost rules: {chains or 'none'} where {wanted} belong")
 
-    def _listed(self, name: str) -> Iterator[Standing]:
+    def _listed(self, name: str) -> list[Standing]:
+        return netlink.whole(lambda: list(self._read(name)), lambda standing: standing.target)
+
+    def _read(self, name: str) -> Iterator[Standing]:
         for piece in self._listing(_GETSETELEM, of_set(name)):
             try:
                 yield from standings(name, piece)

@@ -160,8 +160,11 @@ class PinTable:
         self._commit([_message(DELSETELEM, [Put(ALIVE, _NO_FAMILY, math.inf)])])
         return left > _PROBE_SECONDS[0]
 
-    def _listed(self, name: str) -> Iterator[tuple[bytes, float]]:
-        """Yield the keys of a set and the seconds each has left; nothing when there is no such set."""
+    def _listed(self, name: str) -> list[tuple[bytes, float]]:
+        """Return the keys of a set and the seconds each has left; none when there is no such set."""
+        return netlink.whole(lambda: list(self._elements(name)), lambda element: element[0])
+
+    def _elements(self, name: str) -> Iterator[tuple[bytes, float]]:
         try:
             pieces = self._listing(_GETSETELEM, _of_set(name))
         except Absent:

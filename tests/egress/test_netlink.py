@@ -231,3 +231,12 @@ def test_a_transaction_names_what_was_refused() -> None:
     made, _ = client([TimeoutError()])
     with pytest.raises(OSError, match="did not answer"):
         made.transaction(requests)
+
+
+def test_a_listing_with_something_twice_is_read_again() -> None:
+    readings = [[1, 1], [1, 2, 2], [1, 2, 3]]
+    assert netlink.whole(lambda: readings.pop(0), lambda number: number) == [1, 2, 3]
+
+
+def test_a_listing_that_never_settles_is_taken_as_it_is() -> None:
+    assert netlink.whole(lambda: [1, 1], lambda number: number) == [1, 1]
