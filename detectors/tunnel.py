@@ -18,7 +18,7 @@ from core.finding import Confidence, Evidence, Finding
 from core.names import ROOT, Name, labels, to_text
 from detectors.tunnel_c2 import IMPLANTS
 from detectors.tunnel_codec import ADDRESS_TYPES, Clue, Exchange, is_reachable, looks_encoded
-from detectors.tunnel_pair import ALL_TRAITS, ORDINARY, Pair, judge, may_be_judged
+from detectors.tunnel_pair import ALL_TRAITS, ORDINARY, Pair, answers_carry, judge, may_be_judged
 from detectors.tunnel_tools import TOOLS
 
 if TYPE_CHECKING:
@@ -156,6 +156,8 @@ class TunnelWatch:
     def _shaped(self, pair: Pair, sight: Sight) -> Finding | None:
         if pair.fresh < self._settings.min_names or not may_be_judged(pair, self._settings.min_carried):
             return None
+        if pair.said and sight.at - pair.said_at < self._settings.repeat and not answers_carry(pair):
+            return None  # an upload it may be, which was said
         traits = judge(pair)
         two_way = traits.two_way and traits.met >= TWO_WAY
         upload = traits.carries and traits.silent and pair.encoded_octets >= self._settings.min_carried

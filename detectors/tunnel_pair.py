@@ -194,6 +194,12 @@ def may_be_judged(pair: Pair, min_carried: int) -> bool:
     return shares.varied >= MIN_VARIED or pair.encoded_octets >= min_carried
 
 
+def answers_carry(pair: Pair) -> bool:
+    """True while enough answers vary for `judge` to say that data comes back."""
+    shares = pair.shares
+    return shares.varied >= MIN_VARIED and shares.varied >= VARIED * max(shares.told, 1.0)
+
+
 def judge(pair: Pair) -> Traits:
     """Return what the shape of a pair's talk shows."""
     shares = pair.shares
@@ -212,11 +218,10 @@ def judge(pair: Pair) -> Traits:
     holding = [trait for trait in traits if trait[1] >= trait[2]]
     short = shares.varied >= told * VARIED and shares.down / varied <= SHORT_ANSWER and dense < HALF
     mute = shares.told == 0 or shares.same / told >= SAME or short
-    flows = shares.varied >= MIN_VARIED and shares.varied / told >= VARIED
     return Traits(
         outward=shares.new / max(shares.seen, 1.0) >= FRESH,
         carries=encoded >= HALF,
-        two_way=flows and (encoded >= HALF or dense >= HALF or unreachable >= UNREACHABLE),
+        two_way=answers_carry(pair) and (encoded >= HALF or dense >= HALF or unreachable >= UNREACHABLE),
         silent=mute and shares.listed / told < LISTED,
         met=sum(trait[3] for trait in holding),
         words=", ".join(trait[0] for trait in holding),
