@@ -18,6 +18,7 @@ from core.finding import Confidence, Evidence, Finding
 from core.names import ROOT, Name, labels, to_text
 from detectors.tunnel_c2 import IMPLANTS
 from detectors.tunnel_codec import ADDRESS_TYPES, Clue, Exchange, is_reachable, looks_encoded
+from detectors.tunnel_kept import keep, restore
 from detectors.tunnel_pair import ALL_TRAITS, ORDINARY, Pair, answers_carry, judge, may_be_judged
 from detectors.tunnel_tools import TOOLS
 
@@ -98,10 +99,7 @@ class TunnelWatch:
         kept = {**self._older, **self._pairs}
         return {
             "version": _STATE_VERSION,
-            "pairs": [
-                [client, domain, msgspec.to_builtins(pair, builtin_types=(bytes,))]
-                for (client, domain), pair in kept.items()
-            ],
+            "pairs": [[client, domain, keep(pair)] for (client, domain), pair in kept.items()],
             "clients": [[domain, sorted(clients)] for domain, clients in self._clients.items()],
         }
 
@@ -110,7 +108,7 @@ class TunnelWatch:
         if state.get("version") != _STATE_VERSION:
             return
         for client, domain, values in state["pairs"][-self._settings.max_pairs // 2 :]:
-            self._pairs[client, domain] = msgspec.convert(values, Pair)
+            self._pairs[client, domain] = restore(values)
         for domain, clients in state["clients"][-self._settings.max_domains :]:
             self._clients[domain] = set(clients)
 

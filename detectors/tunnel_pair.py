@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 from zlib import crc32
 
-import msgspec
-
 from core.finding import Evidence
 from detectors.tunnel_codec import (
     ADDRESS_TYPES,
@@ -48,6 +46,11 @@ _SELF_VARIED: Final = frozenset({2, 6, 43, 46, 47, 48, 50, 51, 64, 65})
 ORDINARY: Final = ADDRESS_TYPES | _SELF_VARIED | {12}
 
 
+SHARES: Final = (
+    "seen", "new", "encoded", "up", "rare", "told", "low", "listed", "same", "varied", "dense", "down", "unreachable",
+)  # fmt: skip
+
+
 class Traits(NamedTuple):
     """What the shape of a pair's talk shows."""
 
@@ -60,56 +63,68 @@ class Traits(NamedTuple):
     evidence: tuple[Evidence, ...]
 
 
-class Shares(msgspec.Struct, gc=False):
+class Shares:
     """Counts that are halved together."""
 
-    seen: float = 0.0  # questions
-    new: float = 0.0  # of names never asked before
-    encoded: float = 0.0  # of such names
-    up: float = 0.0  # octets of new names
-    rare: float = 0.0  # questions of types other than addresses and the resolvers' own
-    told: float = 0.0  # answers known
-    low: float = 0.0  # with a TTL of at most LOW_TTL
-    listed: float = 0.0
-    same: float = 0.0
-    varied: float = 0.0
-    dense: float = 0.0  # of varied answers
-    down: float = 0.0  # octets of varied answers
-    unreachable: float = 0.0
+    __slots__ = SHARES
+
+    def __init__(self) -> None:
+        self.seen = 0.0  # questions
+        self.new = 0.0  # of names never asked before
+        self.encoded = 0.0  # of such names
+        self.up = 0.0  # octets of new names
+        self.rare = 0.0  # questions of types other than addresses and the resolvers' own
+        self.told = 0.0  # answers known
+        self.low = 0.0  # with a TTL of at most LOW_TTL
+        self.listed = 0.0
+        self.same = 0.0
+        self.varied = 0.0
+        self.dense = 0.0  # of varied answers
+        self.down = 0.0  # octets of varied answers
+        self.unreachable = 0.0
 
     def halve(self) -> None:
         """Halve every count."""
-        for field in self.__struct_fields__:
+        for field in SHARES:
             setattr(self, field, getattr(self, field) / 2)
 
 
-class Mark(msgspec.Struct):
+class Mark:
     """What was seen of one session of a tool."""
 
-    tool: str
-    why: str
-    points: float = 0.0
-    at: float = 0.0
-    last: bytes = b""
-    tokens: list[bytes] = []
+    __slots__ = ("at", "last", "points", "tokens", "tool", "why")
+
+    def __init__(self, tool: str, why: str, at: float) -> None:
+        self.tool = tool
+        self.why = why
+        self.points = 0.0
+        self.at = at
+        self.last = b""
+        self.tokens: list[bytes] = []
 
 
-class Pair(msgspec.Struct):
+class Pair:
     """A client and a domain."""
 
-    questions: int = 0
-    fresh: int = 0  # names
-    octets: int = 0  # of fresh names
-    encoded_octets: int = 0
-    shares: Shares = msgspec.field(default_factory=Shares)
-    names: bytes = b""  # digests, oldest first
-    answers: bytes = b""
-    marks: dict[bytes, Mark] = {}
-    tool: str = ""
-    why: str = ""
-    points: float = 0.0  # of `tool`
-    said: int = 0  # the highest confidence told
-    said_at: float = 0.0
+    __slots__ = (
+        "answers", "encoded_octets", "fresh", "marks", "names", "octets", "points", "questions", "said", "said_at",
+        "shares", "tool", "why",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.questions = 0
+        self.fresh = 0  # names
+        self.octets = 0  # of fresh names
+        self.encoded_octets = 0
+        self.shares = Shares()
+        self.names = b""  # digests, oldest first
+        self.answers = b""
+        self.marks: dict[bytes, Mark] = {}
+        self.tool = ""
+        self.why = ""
+        self.points = 0.0  # of `tool`
+        self.said = 0  # the highest confidence told
+        self.said_at = 0.0
 
     def take(self, sight: Sight, parts: tuple[bytes, ...]) -> None:
         """Count a question and its answer. `parts` are the labels left of the domain."""
@@ -140,7 +155,7 @@ class Pair(msgspec.Struct):
         if mark is None or at - mark.at > MARK_LIFE:
             if mark is None and len(self.marks) >= KEYS:
                 del self.marks[min(self.marks, key=lambda kept: self.marks[kept].points)]
-            mark = self.marks[name] = Mark(clue.tool, clue.why, at=at)
+            mark = self.marks[name] = Mark(clue.tool, clue.why, at)
         if clue.token != mark.last:
             self._count(mark, clue)
         mark.last, mark.at = clue.token, at

@@ -79,7 +79,7 @@ def iodine(seen: Exchange) -> list[Clue]:
         return [Clue("iodine", b"ping" + ping[:1], ping[2:4], 0.3, "its pings that count up", after=before)]
     if _IODINE_DATA.match(head) and len(head) >= 16 and looks_encoded(head) and head.translate(None, _HEX):
         at = _IODINE_COUNTER.index(head[4])
-        before = _IODINE_COUNTER[at - 1 : at] or _IODINE_COUNTER[-1:]
+        before = bytes((_IODINE_COUNTER[at - 1],))
         return [Clue("iodine", b"data" + head[:1], head[4:5], 0.15, "its running data counter", after=before)]
     return []
 

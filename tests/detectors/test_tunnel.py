@@ -14,7 +14,7 @@ from core.finding import Confidence, Finding
 from core.names import from_labels, from_text
 from detectors.sight import Sight, domain_of
 from detectors.tunnel import TunnelSettings, TunnelWatch
-from detectors.tunnel_pair import Pair, Shares, judge, may_be_judged
+from detectors.tunnel_pair import SHARES, Pair, judge, may_be_judged
 
 ZONE = "relay.example"
 A, TXT = 1, 16
@@ -154,9 +154,12 @@ def test_a_graver_finding_does_not_wait() -> None:
 _COUNT = st.floats(0, 300)
 
 
-@given(st.builds(Shares, **dict.fromkeys(Shares.__struct_fields__, _COUNT)), st.integers(0, 5000))
-def test_a_pair_that_need_not_be_judged_shows_nothing(shares: Shares, encoded: int) -> None:
-    pair = Pair(shares=shares, encoded_octets=encoded)
+@given(st.fixed_dictionaries(dict.fromkeys(SHARES, _COUNT)), st.integers(0, 5000))
+def test_a_pair_that_need_not_be_judged_shows_nothing(counts: dict[str, float], encoded: int) -> None:
+    pair = Pair()
+    pair.encoded_octets = encoded
+    for field, count in counts.items():
+        setattr(pair.shares, field, count)
     traits = judge(pair)
     if traits.outward and (traits.two_way or (traits.carries and traits.silent and encoded >= 2048)):
         assert may_be_judged(pair, 2048)
