@@ -78,6 +78,8 @@ look_for_packages() {
     has cc || want gcc "the hot modules are not tested compiled"
     has_headers || want python3-dev "the hot modules are not tested compiled"
     has nft || want nftables "tests against a real firewall are skipped"
+    has ipset || want ipset "tests with a real ipset are skipped"
+    has sysctl || want procps "tests with routers of their own are skipped"
     has iodine || want iodine "tests with real iodine tunnels are skipped"
     has dns2tcpc || want dns2tcp "tests with real dns2tcp tunnels are skipped"
     has tcpdump || want tcpdump "tests with real tunnels are skipped"

@@ -13,6 +13,7 @@ Rules:
 from __future__ import annotations
 
 import ipaddress
+import re
 import threading
 import time
 from typing import TYPE_CHECKING, Final
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from egress.enforcer import Applied, Lease
 
 NOBODY: Final = {4: "203.0.113.255", 6: "2001:db8:ffff:ffff:ffff:ffff:ffff:ffff"}  # RFC 5737, RFC 3849
+_NAME: Final = re.compile(r"[A-Za-z0-9_.-]+", re.ASCII)
 UNKNOWN_SECONDS: Final = 120.0  # an agent compares what stands with what is wanted once a minute
 _log = structlog.get_logger("egress")
 
@@ -45,12 +47,13 @@ class Edl(Listed):
         super().__init__(firewall, clock=clock)
         if not firewall.listen:
             raise Refused(f"{self.what}: needs listen, where the lists are served")
+        if not _NAME.fullmatch(firewall.list):
+            raise Refused(f"{self.what}: list must be a name of letters, digits, _ . -")
         password = secret.read(firewall, base).reveal()
         certificate = base / firewall.tls_ca_file if firewall.tls_ca_file else None
         self._paths = {f"/{firewall.list}-v{version}.txt": version for version in NOBODY}
         self._file = file
         self._lock = threading.Lock()  # the server's thread asks for texts
-        self._ends: dict[Target, float] | None = None
         self._served: dict[Target, float] | None = None  # None: not known yet
         self._texts: dict[int, Text] = {}
         self._rendered = 0.0  # the time until which the texts hold
@@ -88,7 +91,7 @@ class Edl(Listed):
         """Both lists name nobody."""
         before = self._served
         self._serve({})
-        self._ends = None
+        self._sure = False
         self._keep(before)
 
     def withdraw(self) -> None:
@@ -153,5 +156,5 @@ class Edl(Listed):
         except Refused as error:
             with self._lock:
                 self._served, self._rendered = before, 0.0
-            self._ends = None
+            self._sure = False
             raise Refused(f"{self.what}: {error}") from None

@@ -7,6 +7,7 @@ the entries are read from `monitor/system/external-resource/entry-list`.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
 
 import msgspec
 
@@ -67,7 +68,7 @@ class Fortigate(Listed):
     def prepare(self) -> None:
         """The feed is there, takes addresses and is pushed to; the administrator makes it. Raises Refused otherwise."""
         try:
-            reply = self._service.ask("GET", _FEED + self._feed)
+            reply = self._service.ask("GET", _FEED + quote(self._feed, safe=""))
         except Rejected as error:
             raise Refused(f"{self.what}: external resource {self._feed}: {error}") from None
         for found in self._service.read(reply, _Feed).results:

@@ -69,7 +69,7 @@ class Ipset(Listed):
             done = self._run("destroy", f"{self._list}{end}")
             if done.returncode and "does not exist" not in done.stderr:
                 raise Refused(f"{self.what}: {_said(done)}")
-        self._ends = None
+        self._sure = False
 
     def _held(self) -> Iterator[Standing]:
         for end in self._sets:

@@ -50,7 +50,8 @@ class Listed(ABC):
         self.what = f"{firewall.kind} {firewall.name}"
         self._room = firewall.max_entries
         self._clock = clock
-        self._ends: dict[Target, float] | None = None  # what stands and when it ends; None: to be read again
+        self._ends: dict[Target, float] = {}  # what stands, as far as is known, and when it ends
+        self._sure = False  # whether that is what the list holds; else it is read again before a change
         self._until = math.inf
 
     @abstractmethod
@@ -71,13 +72,13 @@ class Listed(ABC):
 
     def present(self) -> list[Standing]:
         """Return what stands; its time is as remembered where the list does not tell, infinite after a restart."""
-        known = self._ends or {}
+        self._sure = False
         now = self._clock()
-        self._ends = None
         found = list(self._held())
         if not self.tells_end:
-            found = [self._remembered(each, known, now) for each in found]
+            found = [self._remembered(each, now) for each in found]
         self._ends = {each.target: now + each.seconds for each in found}
+        self._sure = True
         return found
 
     def apply(
@@ -85,20 +86,20 @@ class Listed(ABC):
     ) -> Applied:
         """Each added and renewed target is listed for its seconds, each removed one is not; see `Enforcer`."""
         wishes = distinct(add=add, renew=renew, remove=remove)
-        if self._ends is None:
+        if not self._sure:
             self.present()
-        ends, self._ends = self._ends or {}, None  # read again unless all goes well
+        self._sure = False
         self._until = time.monotonic() + APPLY_SECONDS
-        failures = self._settle(wishes, ends, fresh={lease.target for lease in add})
-        self._ends = ends
+        failures = self._settle(wishes, fresh={lease.target for lease in add})
+        self._sure = True
         return Applied(len(wishes) - len(failures), tuple(failures))
 
     def flush(self) -> None:
         """Nothing of ours is listed any more."""
         self._until = time.monotonic() + APPLY_SECONDS
         standing = sorted(each.target for each in self.present())
+        self._sure = False
         failures = self._take(standing) if standing else []
-        self._ends = None
         if failures:
             raise Refused(f"{self.what}: {len(failures)} blocks stay; the first, {failures[0].target.address}: "
                           f"{failures[0].reason}")  # fmt: skip
@@ -144,16 +145,15 @@ class Listed(ABC):
         pieces = (targets[at : at + size] for at in range(0, len(targets), size))
         return [Failure(target, str(why), full=why.full) for piece in pieces for target, why in self.halving(piece, do)]
 
-    def _remembered(self, standing: Standing, known: dict[Target, float], now: float) -> Standing:
-        return msgspec.structs.replace(standing, seconds=max(0.0, known.get(standing.target, math.inf) - now))
+    def _remembered(self, standing: Standing, now: float) -> Standing:
+        return msgspec.structs.replace(standing, seconds=max(0.0, self._ends.get(standing.target, math.inf) - now))
 
-    def _settle(
-        self, wishes: dict[Target, Lease | None], ends: dict[Target, float], fresh: set[Target]
-    ) -> list[Failure]:
-        """Take what is to go, then put what there is room for; `ends` is brought up to date."""
+    def _settle(self, wishes: dict[Target, Lease | None], fresh: set[Target]) -> list[Failure]:
+        """Take what is to go, then put what there is room for."""
+        ends = self._ends
         possible = {target: lease for target, lease in wishes.items() if self.pairs or not target.client}
         failures = [Failure(target, NO_PAIRS) for target, lease in wishes.items() if lease and target not in possible]
-        failures += self._taken([target for target, lease in possible.items() if lease is None], ends)
+        failures += self._taken([target for target, lease in possible.items() if lease is None])
         leases = [lease for lease in possible.values() if lease is not None]
         again = [lease for lease in leases if lease.target in ends and lease.target not in fresh]
         new = [lease for lease in leases if lease.target not in ends or lease.target in fresh]
@@ -168,12 +168,12 @@ class Listed(ABC):
         ends.update({lease.target: now + lease.seconds for lease in (*new, *again) if lease.target not in bad})
         return failures + refused
 
-    def _taken(self, targets: list[Target], ends: dict[Target, float]) -> list[Failure]:
+    def _taken(self, targets: list[Target]) -> list[Failure]:
         refused = self._take(targets) if targets else []
         bad = {failure.target for failure in refused}
         for target in targets:
             if target not in bad:
-                ends.pop(target, None)
+                self._ends.pop(target, None)
         return refused
 
 

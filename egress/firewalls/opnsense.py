@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
 
 import msgspec
 
@@ -44,7 +45,7 @@ class Opnsense(Listed):
     def __init__(self, firewall: Firewall, base: Path) -> None:
         super().__init__(firewall)
         self._service = Service(firewall, base, secret=needed(firewall, base), basic=True)
-        self._alias = firewall.list
+        self._alias = quote(firewall.list, safe="")
 
     def prepare(self) -> None:
         """The alias is there; the administrator makes it. Raises Refused otherwise."""

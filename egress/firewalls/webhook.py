@@ -52,6 +52,7 @@ class Webhook(Listed):
         super().__init__(firewall, clock=clock)
         self._secret = needed(firewall, base)
         self._service = Service(firewall, base, secret=self._secret)
+        self._url = firewall.url  # whole: joined to a base it would get a slash at its end, and lose its query
         self._list = firewall.list
         self._file = file
         self._told: dict[Target, float] | None = None
@@ -132,7 +133,7 @@ class Webhook(Listed):
         )
         signed = hmac.new(self._secret.reveal().encode(), at.encode() + b"." + body, hashlib.sha256).hexdigest()
         headers = {"x-plughole-timestamp": at, "x-plughole-signature": f"sha256={signed}"}
-        reply = self._service.ask("POST", "", content=body, headers=headers)
+        reply = self._service.ask("POST", self._url, content=body, headers=headers)
         if not reply.body.lstrip().startswith(b"{"):
             return []  # a receiver may answer 2xx with nothing, or with words
         asked = {Target(each["address"], each["client"]) for each in (*block, *release)}

@@ -103,6 +103,7 @@ class Firewall(ABC):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    wbufsize = -1  # a reply goes out as one packet: two would wait for each other's acknowledgement
     server: _Server
 
     def _any(self) -> None:
@@ -133,6 +134,7 @@ class _Handler(BaseHTTPRequestHandler):
         with contextlib.suppress(OSError):
             while not self.server.ended.wait(0.05):
                 self.wfile.write(data)
+                self.wfile.flush()
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name there
         """Stay silent."""

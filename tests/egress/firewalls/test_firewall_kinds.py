@@ -95,6 +95,19 @@ def test_a_listing_without_end_is_refused(place: Place) -> None:
         enforcer.present()
 
 
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b'<response status="error" code="16"><msg><line>Unauthorized request</line></msg></response>', "our key"),
+        (b'<response status="error"><msg><line>Server\nerror</line></msg></response>', "branch: Server error"),
+        (b"<config/>", "not that of such a firewall"),
+    ],
+)
+def test_what_pan_os_says_is_told(place: Place, body: bytes, words: str) -> None:
+    with pytest.raises(Refused, match=words):
+        place.start(PanosStandin(body=body))
+
+
 # OPNsense
 
 
@@ -155,6 +168,14 @@ def test_what_was_told_is_on_disk_and_nobody_else_reads_it(place: Place) -> None
     again.flush()
     assert standin.blocked == {}
     assert kept.load(file) == {}
+
+
+def test_the_address_of_the_receiver_is_used_as_it_is(place: Place) -> None:
+    standin = WebhookStandin()
+    bench = WebBench(place.folder, standin)
+    place.benches.append(bench)
+    bench.build(url=f"{bench.running.url}/hooks/plughole?site=1").prepare()
+    assert [(each.path, each.params) for each in standin.asked] == [("/hooks/plughole", {"site": "1"})]
 
 
 def test_a_disk_that_takes_nothing_is_said(place: Place) -> None:
@@ -306,7 +327,7 @@ def test_lists_that_are_gone_or_of_one_family_are_said(aws: AwsBench) -> None:
 @pytest.mark.parametrize(
     ("code", "kind", "words"),
     [
-        ("RequestLimitExceeded", Refused, "too many requests"), ("UnauthorizedOperation", Refused, "not accept our key"),
+        ("RequestLimitExceeded", Refused, "too many requests"), ("AuthFailure", Refused, "not accept our key"),
         ("InvalidPrefixListID.NotFound", Absent, "NotFound"), ("InternalError", Refused, "InternalError"),
     ],
 )  # fmt: skip
@@ -321,6 +342,30 @@ def test_what_ec2_says_is_told_in_our_words(aws: AwsBench, code: str, kind: type
             enforcer.present()
     assert type(caught.value) is kind
     assert aws.secret not in str(caught.value)
+
+
+def test_pages_are_read_and_a_list_that_is_being_changed_is_waited_for(
+    aws: AwsBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from botocore.stub import Stubber
+
+    monkeypatch.setattr("egress.firewalls.aws.POLL", 0.0)
+    enforcer: Any = aws.build(list="eu-central-1/pl-1")
+    known = {"PrefixListId": "pl-1", "AddressFamily": "IPv4", "Version": 3}
+    asked = {"PrefixListId": "pl-1", "MaxResults": 100}
+    with Stubber(enforcer._client()) as stub:
+        for state in ("modify-in-progress", "modify-complete"):
+            stub.add_response("describe_managed_prefix_lists", {"PrefixLists": [{**known, "State": state}]})
+        for token, address in ((None, C2.address), ("more", NEXT.address)):
+            page: dict[str, Any] = {"Entries": [{"Cidr": f"{address}/32", "Description": "plughole"}]}
+            page |= {} if token else {"NextToken": "more"}
+            stub.add_response("get_managed_prefix_list_entries", page, asked | ({"NextToken": token} if token else {}))
+        assert [each.target for each in enforcer.present()] == [C2, NEXT]
+        stub.assert_no_pending_responses()
+        monkeypatch.setattr("egress.firewalls.aws.SETTLES", -1.0)
+        stub.add_response("describe_managed_prefix_lists", {"PrefixLists": [{**known, "State": "modify-in-progress"}]})
+        with pytest.raises(Refused, match="a change takes more than"):
+            enforcer.present()
 
 
 def test_a_full_prefix_list_takes_what_it_can(aws: AwsBench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -464,6 +509,19 @@ def test_what_there_is_no_time_for_comes_next(place: Place, monkeypatch: pytest.
     monkeypatch.undo()
     assert add(enforcer, C2, NEXT) == ()
     assert set(standin.truth()) == {C2, NEXT}
+
+
+@pytest.mark.parametrize("standin", [FortigateStandin, OpnsenseStandin, PanosStandin])
+def test_an_outage_does_not_make_it_forget_when_blocks_end(place: Place, standin: type[Standin]) -> None:
+    firewall = standin()
+    enforcer = place.start(firewall)
+    assert add(enforcer, C2) == ()
+    firewall.status = 503
+    for do in (enforcer.present, lambda: enforcer.apply(add=[Lease(NEXT, HOUR)], renew=(), remove=())):
+        with pytest.raises(Refused, match="503"):
+            do()
+    firewall.status = 0
+    assert [(each.target, HOUR - 60 < each.seconds <= HOUR) for each in enforcer.present()] == [(C2, True)]
 
 
 def test_to_flush_what_stays_is_refused(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
