@@ -16,10 +16,7 @@ Rules:
 from __future__ import annotations
 
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple
-
-import msgspec
-from msgspec import Meta
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from core.finding import Confidence, Evidence, Finding
 from core.names import Name, labels, to_text
@@ -27,6 +24,7 @@ from detectors.bounded import Bounded, Said
 from detectors.dga_features import split
 from detectors.dga_groups import SIZES, GroupModel, probability
 from detectors.dga_lookalike import DISTANCE, middle, one_edit
+from detectors.dga_settings import DgaSettings
 from detectors.dga_suffixes import dynamic_suffixes
 
 if TYPE_CHECKING:
@@ -35,6 +33,8 @@ if TYPE_CHECKING:
 
     from detectors.dga_traits import Traits
     from detectors.sight import Sight
+
+__all__ = ["DgaSettings", "DgaWatch"]
 
 SCAN: Final = "dga-lookalike-scan"  # the detector of a finding about rule 3
 STEP: Final = SIZES[0]  # new names between two looks
@@ -49,7 +49,7 @@ PAUSE: Final = 10.0  # seconds
 BUDGET: Final = 2_000  # names of groups judged a second, about 50 us of work each
 ALONE: Final = 5_000  # names judged alone a second, about 25 us of work each
 MAX_LOOKS: Final = 200  # bursts whose names are kept taken apart, about 80 kB each
-MAX_TRAITS: Final = 8_192  # names kept taken apart for the next larger group, about 2 kB each
+MAX_TRAITS: Final = 16_384  # names kept taken apart for the next larger group, about 2 kB each
 MAX_SUFFIXES: Final = 4_096  # of which it is known whether anybody registers names there
 MAX_SAID: Final = 16_384  # (client, domain)
 _ALONE: Final = b"alone"  # before a name: told as a single one
@@ -57,18 +57,6 @@ _SCANS: Final[Name] = b"scan"  # in place of a name: told of a scan
 _ADDRESSES: Final = frozenset((1, 28, 65))  # A, AAAA, HTTPS (RFC 1035, 3596, 9460)
 _NOERROR: Final = 0
 _NXDOMAIN: Final = 3
-
-
-class DgaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Settings of `dga`. Levels of groups are MEDIUM at 1 in 1,000 and HIGH at 1 in 10,000 hard benign groups."""
-
-    mode: Literal["block", "alert", "off"] = "alert"
-    window: Annotated[float, Meta(ge=60.0, le=604_800.0)] = 21_600.0  # seconds a failed name counts
-    stricter: Annotated[float, Meta(ge=0.0, le=20.0)] = 0.0  # added to every threshold of a group, in nats
-    single: bool = True  # tell of single names that resolve, too, always as LOW
-    dynamic: tuple[str, ...] = ()  # further dynamic-DNS domains, under which each label is a name of its own
-    clients: Annotated[int, Meta(ge=100, le=1_000_000)] = 10_000  # with failed names, about 3 kB each, 9 kB at most
-    names: Annotated[int, Meta(ge=1_000, le=10_000_000)] = 100_000  # that resolved, about 150 octets each
 
 
 class _Client:
@@ -208,8 +196,7 @@ class DgaWatch:
             client.owed = frozenset(due)
             return []
         client.owed = frozenset()
-        sure = now < client.burst and client.level is Confidence.HIGH
-        if client.fresh >= (SURE if sure else KEEP):
+        if client.fresh >= (SURE if now < client.burst and client.level is Confidence.HIGH else KEEP):
             client.rest = now + PAUSE
         self._left -= max(due, default=0)
         return due
@@ -217,12 +204,10 @@ class DgaWatch:
     def _passes(self, qname: Name) -> Name | None:
         """Return the registrable name of a failed one that may count."""
         name = self._registrable(qname)
-        if name is None or b"\x01_" in qname or qname[1:2] == b"_":
+        if name is None or b"\x01_" in qname or qname[1:2] == b"_" or name in self._known:
             return None
-        left = len(qname) - len(name)
-        if left not in (0, qname[0] + 1) or name in self._known:  # more than one label left of it
-            return None
-        return name if self._open(name) else None
+        near = len(qname) - len(name) in (0, qname[0] + 1)  # at most one label left of it
+        return name if near and self._open(name) else None
 
     def _registrable(self, qname: Name) -> Name | None:
         label, suffix = split(qname, self._dynamic)
@@ -239,10 +224,8 @@ class DgaWatch:
 
     def _deals_freely(self, suffix: Name) -> bool:
         parts = labels(suffix)
-        if suffix in self._dynamic:
-            return True
         registry = len(parts) == 1 or (len(parts) == 2 and len(parts[1]) == 2 and len(parts[0]) <= SECOND_LEVEL)
-        return registry and self._groups.knows(to_text(suffix))
+        return suffix in self._dynamic or (registry and self._groups.knows(to_text(suffix)))
 
     def _expire(self, client: _Client, now: float) -> None:
         oldest = now - self._settings.window

@@ -58,7 +58,7 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
 
     settle: float = 60.0
     beat: float = 2.0
-    sweep: float = 1.0
+    sweep: float = 5.0  # rows that ran out; among 100,000 a look at all costs 10 ms
     block: float = 1.0  # a wait for orders
     write: float = 5.0  # between attempts to write a state that could not be written
 
@@ -67,7 +67,7 @@ class Agent:
     """One agent. `run` works until `stop`, which may be called from a signal handler or another thread.
 
     `never` gives what must not be blocked when that has changed, else None. `switch` is told when panic begins or ends,
-    `alive` at least once within the time of one wait.
+    `alive` about as often as a wait lasts.
     """
 
     def __init__(
@@ -105,7 +105,8 @@ class Agent:
         self._started = self._clock()
         self._other: tuple[float, float] | None = None  # a stranger's heartbeat, and when we saw it first
         self._pause = PAUSE_FIRST
-        self._due = dict.fromkeys(("settle", "beat", "sweep", "write", "join", "trim"), 0.0)
+        self._away = False  # and it was said
+        self._due = dict.fromkeys(("settle", "beat", "sweep", "write", "join", "alive"), 0.0)
         self._seen: deque[Attempt | Flow] = deque()
         self._refusals: deque[Refusal] = deque()
 
@@ -176,7 +177,8 @@ class Agent:
             if self._link.is_joined:
                 self._tell()
                 self._beat()
-        self._alive(f"{len(self.desk.ledger)} rows")
+        if self._is_due("alive", self._timing.block):
+            self._alive(f"{len(self.desk.ledger)} rows")
 
     def _forbid(self, now: float) -> None:
         """What this host's own addresses have become is blocked no more."""
@@ -216,7 +218,7 @@ class Agent:
     def heartbeat(self) -> Heartbeat:
         """Return what is said of this agent now."""
         troubles = {post.name: post.trouble for post in self.posts}
-        troubles |= {f"part {number}": part.trouble for number, part in enumerate(self._parts, 1) if part.trouble}
+        troubles |= {type(part).__name__.lower(): part.trouble for part in self._parts if part.trouble}
         if self._keeper.trouble:
             troubles[STATE] = self._keeper.trouble
         return Heartbeat(
@@ -256,7 +258,9 @@ class Agent:
                 if entries:
                     self._take(entries)
         except Away as fault:
-            _log.warning("egress.redis.away", what=str(fault))
+            if not self._away:
+                _log.warning("egress.redis.away", what=str(fault))
+            self._away = True
             self._due["join"] = time.monotonic() + self._pause
             self._pause = min(2 * self._pause, PAUSE_LAST)
 
@@ -270,7 +274,7 @@ class Agent:
             self._stopping.wait(self._timing.block)
             return
         self._keeper.position = self._link.join(self._keeper.position, now)
-        self._pause = PAUSE_FIRST
+        self._pause, self._away = PAUSE_FIRST, False
         self._due["beat"] = 0.0
         self._tell()
         self._beat()

@@ -29,7 +29,8 @@ def answer(agent: Agent, what: str, now: float) -> Answer:
 
 def _list(agent: Agent, now: float) -> Answer:
     counts = {destination(each.target): (each.packets, each.octets) for post in agent.posts for each in post.standing()}
-    rows = sorted(agent.desk.ledger, key=lambda row: (row.domain, row.address, row.client))
+    living = (row for row in agent.desk.ledger if row.expires > now)
+    rows = sorted(living, key=lambda row: (row.domain, row.address, row.client))
     shown = tuple(_row(row, counts.get(row.destination)) for row in rows[:MAX_ROWS])
     return _answer(agent, now, rows=shown, total=len(rows))
 

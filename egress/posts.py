@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import structlog
 
 from egress.enforcer import Absent, Refused
-from egress.plan import Hold, Plan, plan
+from egress.plan import SLACK, Hold, Plan, plan
 from egress.translate import destination, lease, target
 
 if TYPE_CHECKING:
@@ -180,10 +180,17 @@ class Front:
         self._compare(rows, now)
 
     def _compare(self, rows: Iterable[Wanted], now: float) -> None:
+        begun = self._monotonic()
         self._told = {destination(each.target): now + each.seconds for each in self._enforcer().present()}
         self._settled = True
-        if self._apply(plan(rows, self._told, now=now), now):
+        steps = plan(rows, self._told, now=now)
+        took = self._monotonic() - begun  # within it the firewall looked at its clock: an end is known no better
+        renew = tuple(hold for hold in steps.renew if not self._agrees(hold, SLACK + took))
+        if self._apply(Plan(steps.add, renew, steps.remove), now):
             self._works()
+
+    def _agrees(self, hold: Hold, slack: float) -> bool:
+        return abs(self._told[hold.destination] - hold.expires) <= slack
 
     def _apply(self, steps: Plan, now: float) -> bool:
         """Return whether all was done."""

@@ -14,7 +14,7 @@ import socket
 import zlib
 from importlib.resources import files
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 
@@ -24,6 +24,8 @@ from egress.ranges import MAX_PREFIXES, MIN_BITS, Listed, Prefix, Ranges
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
+
+_Network = TypeVar("_Network", IPv4Network, IPv6Network)
 
 MAX_PACKED: Final = 8 << 20  # octets of a file
 MAX_PLAIN: Final = 64 << 20  # octets unpacked
@@ -202,8 +204,13 @@ def _joined(prefixes: Iterable[Prefix]) -> Iterator[str]:
     """Yield the fewest networks that hold the same addresses, IPv4 first, a single address without its length."""
     four = [IPv4Network((each.first, 32 - _bits(each))) for each in prefixes if each.octets == 4]
     six = [IPv6Network((each.first, 128 - _bits(each))) for each in prefixes if each.octets == 16]
-    yield from (str(network).removesuffix("/32") for network in collapse_addresses(four))
-    yield from (str(network).removesuffix("/128") for network in collapse_addresses(six))
+    yield from (str(part).removesuffix("/32") for network in collapse_addresses(four) for part in _wide(network))
+    yield from (str(part).removesuffix("/128") for network in collapse_addresses(six) for part in _wide(network))
+
+
+def _wide(network: _Network) -> Iterable[_Network]:
+    """Return the network, in parts when it is wider than one may be."""
+    return network.subnets(new_prefix=max(MIN_BITS, network.prefixlen))
 
 
 def _bits(prefix: Prefix) -> int:

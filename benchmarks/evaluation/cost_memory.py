@@ -3,20 +3,23 @@
 Rules:
 1. Ordinary pairs are clients that each ask for DOMAINS well-known domains. They fill tables up to their caps. Counted
    is resident memory.
-2. The costly states, those of attacks, are measured alone and full, by what Python allocates: what twice as many take
-   more, times the cap.
+2. The costly states, those of attacks, are measured alone and full, by the sizes of all objects that a detector holds:
+   what twice as many take more, times the cap.
 3. Every sight is made anew, as in the hub: nothing is shared with what made it.
 """
 
 from __future__ import annotations
 
 import gc
-import tracemalloc
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from random import Random
+from sys import getsizeof
+from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 from benchmarks.evaluation.cost_loads import BEGUN, RATE, client
 from benchmarks.evaluation.table import Row
@@ -35,15 +38,15 @@ if TYPE_CHECKING:
     from benchmarks.evaluation.cost_loads import Loads
 
     Take = Callable[[Sight], object]
-    Gauge = Callable[[], int]
 
 NAME: Final = "cost"
 DOMAINS: Final = 200  # a client
-_SOME: Final = 1_000  # clients for the costly states
+SOME: Final = 1_024  # clients for the costly states; tables of two generations are equally full at twice as many
 _CARRIED: Final = 140  # names of a pair that carries data: more than are kept of one
 _STATM: Final = Path("/proc/self/statm")
 _PAGE: Final = 4_096  # octets
 _MIB: Final = 1 << 20
+_NO_STATE: Final = (type, ModuleType)
 _ADDRESS: Final = b"\xc6\x33\x64\x07"
 
 
@@ -51,31 +54,56 @@ def rows(loads: Loads, clients: int) -> list[Row]:
     """Return memory in ordinary use, of one of each costly state, and of all of them at the cap."""
     found = []
     for what, begin in (("hub, all Watches", _hub), ("leak meter", _meter)):
-        start, more = grown(_resident, begin, partial(_office, loads.domains, clients))
+        start, more = grown(begin, partial(_office, loads.domains, clients))
         of = f"{clients:,} clients x {DOMAINS} domains"
         found += [
             _row(f"{what}: memory at the start, models and modules", "one process", start / _MIB, 1, "MiB"),
             _row(f"{what}: memory more after ordinary use", of, more / _MIB, clients * DOMAINS, "MiB"),
             _row(f"{what}: memory a pair", of, more / (clients * DOMAINS), clients * DOMAINS),
         ]
-    some = min(clients, _SOME)
     for what, cap, begin, load in (
-        ("tunnel pair", TunnelSettings().max_pairs, partial(_watch, "tunnel"), _carrying),
-        ("DGA client", DgaSettings().clients, partial(_watch, "dga"), partial(_failing, loads.domains)),
+        ("tunnel pair", TunnelSettings().max_pairs, partial(watch, "tunnel"), _carrying),
+        ("DGA client", DgaSettings().clients, partial(watch, "dga"), partial(_failing, loads.domains)),
         ("leak pair beyond the first tier", PAIRS_CAP, _meter, _carrying),
     ):
-        two, one = (grown(_allocated, begin, partial(load, count))[1] for count in (2 * some, some))
-        each = (two - one) / some
-        found.append(_row(f"a full {what}: memory", "one", each, some))
-        found.append(_row(f"a full {what}: memory of all at the cap", f"{cap:,}", each * cap / _MIB, some, "MiB"))
+        two, one = (held(after(begin(), load(count))) for count in (2 * SOME, SOME))
+        each = (two - one) / SOME
+        found.append(_row(f"a full {what}: memory", "one", each, SOME))
+        found.append(_row(f"a full {what}: memory of all at the cap", f"{cap:,}", each * cap / _MIB, SOME, "MiB"))
     return found
 
 
-def grown(gauge: Gauge, begin: Callable[[], Take], load: Callable[[], Iterable[Sight]]) -> tuple[int, int]:
-    """Return the octets that detectors take when they are made, and grow by over a load."""
+def after(take: Take, load: Iterable[Sight]) -> Take:
+    """Return what has taken in a load."""
+    for sight in load:
+        take(sight)
+    return take
+
+
+def held(root: object) -> int:
+    """Return the octets of everything reached from an object, without classes and modules."""
+    seen: set[int] = set()
+    waiting, total = [root], 0
+    while waiting:
+        one = waiting.pop()
+        if id(one) in seen or isinstance(one, _NO_STATE):
+            continue
+        seen.add(id(one))
+        total += getsizeof(one)
+        if isinstance(one, msgspec.Struct):  # without gc, it tells nobody what it refers to
+            waiting += [getattr(one, name) for name in one.__struct_fields__]
+        elif isinstance(one, FunctionType):  # what it was made with, but not the globals of its module
+            waiting += [cell.cell_contents for cell in one.__closure__ or ()]
+        else:
+            waiting += gc.get_referents(one)
+    return total
+
+
+def grown(begin: Callable[[], Take], load: Callable[[], Iterable[Sight]]) -> tuple[int, int]:
+    """Return the octets of resident memory that detectors take when they are made, and grow by over a load."""
     context = get_context("spawn")  # a fork begins with what its parent gave back, and grows into that unseen
     ours, theirs = context.Pipe(duplex=False)
-    child = context.Process(target=_grow, args=(gauge, begin, load, theirs))
+    child = context.Process(target=_grow, args=(begin, load, theirs))
     child.start()
     theirs.close()
     try:
@@ -85,21 +113,13 @@ def grown(gauge: Gauge, begin: Callable[[], Take], load: Callable[[], Iterable[S
     return made, more
 
 
-def _grow(gauge: Gauge, begin: Callable[[], Take], load: Callable[[], Iterable[Sight]], answer: Connection) -> None:
+def _grow(begin: Callable[[], Take], load: Callable[[], Iterable[Sight]], answer: Connection) -> None:
     domain_of(from_text("www.example.com"))  # the list of public suffixes is read by the first who asks
-    before = gauge()
+    before = _resident()
     take = begin()
-    made = gauge()
-    for sight in load():
-        take(sight)
-    answer.send((made - before, gauge() - made))
-
-
-def _allocated() -> int:
-    if not tracemalloc.is_tracing():
-        tracemalloc.start()
-    gc.collect()
-    return tracemalloc.get_traced_memory()[0]
+    made = _resident()
+    after(take, load())
+    answer.send((made - before, _resident() - made))
 
 
 def _resident() -> int:
@@ -116,7 +136,7 @@ def _hub() -> Take:
     return Engine({}, started=0.0, inline=False).see
 
 
-def _watch(name: str) -> Take:
+def watch(name: str) -> Take:
     """Return what one Watch takes sights in by, without the engine's memory of what was found."""
     return next(part.watch.see for part in build({}, started=0.0) if part.name == name and part.watch is not None)
 

@@ -11,8 +11,10 @@ import pytest
 from benchmarks.evaluation import cost, cost_memory
 from benchmarks.evaluation.cost_loads import RANKED, RATE, Loads
 from core.names import labels, registered_domain
+from detectors.sight import Sight
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 SIZE = 300
@@ -58,19 +60,30 @@ def test_time_is_that_of_one_event(loads: Loads) -> None:
     assert cost.form(inline=True) in {"plain Python", "compiled"}
 
 
-def test_memory_grows_with_what_is_kept() -> None:
-    watch = partial(cost_memory._watch, "beacon")
-    made, none = cost_memory.grown(cost_memory._allocated, watch, partial(cost_memory._office, DOMAINS, 0))
+def test_a_process_grows_with_what_its_detectors_keep() -> None:
+    beacon = partial(cost_memory.watch, "beacon")
+    made, more = cost_memory.grown(beacon, partial(cost_memory._office, DOMAINS, 0))
     assert 1 << 20 < made < 1 << 30  # its table of pairs is made at once
-    more = cost_memory.grown(cost_memory._allocated, watch, partial(cost_memory._office, DOMAINS, 50))[1]
-    assert more - none > 100 * len(DOMAINS)
+    assert more < 1 << 20
+
+
+def test_what_is_held_is_counted_once_and_through_structs() -> None:
+    octets = bytes(1_000_000)
+    sight = Sight(0.0, b"\x0a\0\0\1", octets, 1, octets)
+    assert 1_000_000 < cost_memory.held([sight, {"again": octets}, Sight]) < 1_010_000
+
+
+@pytest.mark.parametrize("begin", [partial(cost_memory.watch, "tunnel"), cost_memory._meter], ids=["tunnel", "leak"])
+def test_what_a_detector_holds_grows_with_what_it_saw(begin: Callable[[], cost_memory.Take]) -> None:
+    held = [cost_memory.held(cost_memory.after(begin(), cost_memory._carrying(count))) for count in (10, 20)]
+    assert 10 * 500 < held[1] - held[0] < 10 * 50_000
 
 
 def test_memory_rows_multiply_what_one_more_takes_by_its_cap(loads: Loads, monkeypatch: pytest.MonkeyPatch) -> None:
-    def grown(gauge: object, begin: object, load: partial[object]) -> tuple[int, int]:
-        return 1 << 20, 777 + 100 * int(load.args[-1])
-
-    monkeypatch.setattr(cost_memory, "grown", grown)
+    monkeypatch.setattr(cost_memory, "SOME", 20)
+    monkeypatch.setattr(cost_memory, "grown", lambda *_: (1 << 20, 777))
+    monkeypatch.setattr(cost_memory, "after", lambda _, load: len({sight.client for sight in load}))
+    monkeypatch.setattr(cost_memory, "held", lambda clients: 777 + 100 * clients)
     found = cost_memory.rows(loads, 20)
     caps = [row for row in found if "at the cap" in row.what]
     assert [row.of for row in caps] == ["20,000", "10,000", "65,536"]

@@ -36,6 +36,7 @@ KEYS = {
     "disk",
     "metrics",
     "detectors",
+    "egress",
 }
 HUB_KEYS = {"pid", "started", "uptime_seconds", "workers", "events", "events_dropped_by_workers", "garbled"}
 RATE_KEYS = {

@@ -148,6 +148,22 @@ def test_a_row_that_ran_out_unswept_comes_back_as_a_repeat() -> None:
     assert [(each.repeats, each.expires) for each in ledger] == [(1, 1_801.0)]
 
 
+def test_a_repeat_that_is_refreshed_for_weeks_stays_one() -> None:
+    ledger = Ledger()
+    ledger.want([proposal(ttl=60.0)], now=0.0)
+    for now in range(700, 20 * 86_400, 1_000):
+        ledger.want([proposal(ttl=60.0)], now=float(now))
+        ledger.sweep(float(now))
+    assert [each.repeats for each in ledger] == [1]
+
+
+def test_a_block_that_comes_back_after_a_week_is_no_repeat_though_nothing_was_swept() -> None:
+    ledger = Ledger()
+    ledger.want([proposal(ttl=60.0)], now=0.0)
+    ledger.want([proposal(ttl=60.0)], now=8 * DAY)
+    assert [each.repeats for each in ledger] == [0]
+
+
 def test_a_released_block_is_no_repeat() -> None:
     ledger = Ledger()
     ledger.want([proposal(ttl=60.0)], now=0.0)
@@ -190,8 +206,12 @@ def test_what_is_forgotten_can_not_be_undone(monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(CannotUndo, match="no transaction 2"):
         ledger.undo(2, now=0.0)
     monkeypatch.setattr(planning, "MAX_CHANGES", 4)
+    kept = ledger.dump()
     ledger.want([proposal(bytes((91, 66, 2, number))) for number in range(4)], now=0.0)
     assert [each.number for each in ledger.transactions()] == [6]
+    monkeypatch.setattr(planning, "MAX_TRANSACTIONS", 2)
+    ledger.load(kept)
+    assert [each.number for each in ledger.transactions()] == [4, 5]
 
 
 def test_rows_and_repeats_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,7 +221,14 @@ def test_rows_and_repeats_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     ledger.want([proposal(bytes((91, 66, 1, number))) for number in range(8)], now=0.0)
     assert (len(ledger), ledger.dropped) == (5, 3)
     assert ledger.sweep(2_000.0) == 5
-    assert len(ledger.dump().repeats) == 3
+    assert [domain for _, domain, *_ in ledger.dump().repeats] == [EVIL] * 3
+    assert not ledger._spread  # no trace of a domain without rows
+    again = bytes((91, 66, 1, 2))
+    ledger.want([proposal(again)], now=2_000.0)
+    ledger.sweep(9_000.0)  # the one that ran out last is last to be forgotten
+    ledger.want([proposal(bytes((91, 66, 1, 9))), proposal(bytes((91, 66, 1, 8)))], now=9_000.0)
+    ledger.sweep(20_000.0)
+    assert again in [to.address for to, *_ in ledger.dump().repeats]
     other = Ledger()
     other.load(Kept(tuple(row(10.0, address=bytes((91, 66, 2, number))) for number in range(9))))
     assert len(other) == 5
