@@ -24,8 +24,9 @@ from benchmarks.egress import cost
 from core.config import Config, Server
 from core.event import Batch, Event, decode_batch, encode_batch
 from core.names import from_text
-from egress.conntrack import ACCOUNTING, Flows, talking_to
+from egress.conntrack import ACCOUNTING, Flows
 from egress.netlink import Listener
+from egress.talkers import talking_to
 from journal.flow_rows import Wanted, top
 from journal.flows import FlowBook, Kind, Row
 from resolver.naming import Naming

@@ -19,8 +19,10 @@ Row = dict[str, Any]
 
 COLUMNS: Final = ("hour", "client", "address", "name", "sent", "received", "connections", "marks")
 TOP_COLUMNS: Final = ("client", "address", "name", "sent", "received", "connections", "first", "last", "marks")
-ATTEMPT_COLUMNS: Final = ("at", "kind", "client", "mac", "address", "port", "name", "packets", "agent")
-_PROTOCOLS: Final = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmpv6", 132: "sctp"}
+ATTEMPT_COLUMNS: Final = (
+    "at", "kind", "client", "mac", "address", "port", "name", "packets", "sent", "received", "agent",
+)  # fmt: skip
+_PROTOCOLS: Final = {0: "", 1: "icmp", 6: "tcp", 17: "udp", 58: "icmpv6", 132: "sctp"}
 
 
 @click.command(

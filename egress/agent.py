@@ -37,8 +37,9 @@ if TYPE_CHECKING:
 
     from egress.desk import Desk
     from egress.link import Entry, Link
-    from egress.orders import Attempt, Flow, Order, Refusal
+    from egress.orders import Order, Refusal, Report
     from egress.part import Part
+    from egress.plan import Destination
     from egress.posts import Post
     from egress.ranges import Ranges
     from egress.store import Store
@@ -67,7 +68,7 @@ class Agent:
     """One agent. `run` works until `stop`, which may be called from a signal handler or another thread.
 
     `never` gives what must not be blocked when that has changed, else None. `switch` is told when panic begins or ends,
-    `alive` about as often as a wait lasts.
+    `ask` what an order blocks that was not blocked before, `alive` is called about as often as a wait lasts.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class Agent:
         timing: Timing | None = None,
         never: Callable[[], Ranges | None] = lambda: None,
         switch: Callable[[bool], None] = lambda _: None,
+        ask: Callable[[Iterable[Destination]], None] = lambda _: None,
         alive: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.name = name
@@ -100,6 +102,7 @@ class Agent:
         self._timing = timing or Timing()
         self._never = never
         self._switch = switch
+        self._ask = ask
         self._alive = alive
         self._stopping = threading.Event()
         self._started = self._clock()
@@ -107,7 +110,7 @@ class Agent:
         self._pause = PAUSE_FIRST
         self._away = False  # and it was said
         self._due = dict.fromkeys(("settle", "beat", "sweep", "write", "join", "alive"), 0.0)
-        self._seen: deque[Attempt | Flow] = deque()
+        self._seen: deque[Report] = deque()
         self._refusals: deque[Refusal] = deque()
 
     def run(self) -> None:
@@ -124,7 +127,7 @@ class Agent:
         """`run` returns within the time of one wait."""
         self._stopping.set()
 
-    def tell(self, event: Attempt | Flow) -> None:
+    def tell(self, event: Report) -> None:
         """Take up what a part saw, from whatever thread; past MAX_SEEN it is lost and counted."""
         if len(self._seen) >= MAX_SEEN:
             self.lost += 1
@@ -344,6 +347,8 @@ class Agent:
             ends = self.desk.ledger.ends({to for to, _ in outcome.rows})
             for post in self.posts:
                 post.change(ends, self._clock())
+            if outcome.fresh:
+                self._ask(outcome.fresh)
         self._note_refusals(outcome.refusals)
         if any(post.is_due for post in self.posts):
             self._settle(due_only=True)

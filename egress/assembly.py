@@ -25,6 +25,7 @@ from egress.plan import Ledger, Lifetimes
 from egress.posts import Front, Side
 from egress.reserved import reserved
 from egress.store import Store
+from egress.talkers import Talkers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,7 +60,7 @@ def build(
     )
     never = Never(config)
     desk = Desk(Ledger(lifetimes), Caps(egress, never.ranges), name=name)
-    pins = PinServer(config)
+    pins, talkers = PinServer(config), Talkers(name)
     return Agent(
         name=name,
         mode=egress.mode,
@@ -67,11 +68,12 @@ def build(
         store=Store(config.data_dir / FOLDER / f"{name}.sqlite"),
         link=Link(connect, name),
         posts=_posts(config, clock),
-        parts=_parts(config, name, desk, pins),
+        parts=[*_parts(config, name, desk, pins), *([talkers] if egress.flows else [])],
         clock=clock,
         timing=timing,
         never=never,
         switch=lambda on: pins.panic(on=on),
+        ask=talkers.ask if egress.flows else lambda _: None,
         alive=alive,
     )
 

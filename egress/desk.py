@@ -47,6 +47,7 @@ class Outcome(msgspec.Struct):
     asks: list[Ask] = []
     released: bool = False  # the brakes have more, or less, to keep
     switched: bool = False  # panic began or ended
+    fresh: list[Destination] = []  # blocked by an order that were not before
 
 
 class Desk:
@@ -133,12 +134,17 @@ class Desk:
         outcome.refusals += [ruling.refusal(now, self._name) for ruling in rulings if not ruling.passes]
         if not passed:
             return
+        fresh = dict.fromkeys(to for each in passed if not self._holds(to := each.destination))
         made = self.ledger.want(passed, now=at, what=_what("block", order.node, _named(passed)))
+        outcome.fresh += [to for to in fresh if self.ledger.holds(to)]
         self._changed(outcome, made)
         for proposal in passed:
             to = Destination(proposal.address, proposal.client)
             if row := self.ledger.row(to, proposal.domain):
                 outcome.rows[to, proposal.domain] = row
+
+    def _holds(self, to: Destination) -> bool:
+        return self.ledger.holds(to) or self.ledger.holds(Destination(to.address))
 
     def _release(self, order: Release, outcome: Outcome, now: float) -> None:
         if len(order.address) not in {0, 4, 16}:

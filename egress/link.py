@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from redis import Redis
 
-    from egress.orders import Attempt, Flow, Refusal
+    from egress.orders import Refusal, Report
 
 BEGINNING: Final = "0-0"
 CONSUMER: Final = "agent"
@@ -115,7 +115,7 @@ class Link:
                 pipe.xack(ORDERS, self._name, *idents)
             pipe.execute()
 
-    def tell(self, events: Sequence[Attempt | Flow]) -> None:
+    def tell(self, events: Sequence[Report]) -> None:
         """What was seen is told."""
         with self._asking() as client:
             pipe = client.pipeline(transaction=False)

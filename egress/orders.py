@@ -133,10 +133,26 @@ class Flow(_Message, frozen=True, tag="flow"):
     connections: int = 1  # that there were
 
 
+class Talking(_Message, frozen=True, tag="talking"):
+    """What open connections of a client to an address had carried when a block of it was ordered."""
+
+    at: float
+    agent: str
+    client: bytes
+    address: bytes
+    sent: int  # octets by the client; both 0: the kernel does not count
+    received: int
+    since: float  # the first connection began; 0: not noted
+    connections: int = 1
+
+
+Report: TypeAlias = Attempt | Flow | Talking
+
+
 class Seen(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """An entry of `egress:seen`: many things at once."""
 
-    events: tuple[Attempt | Flow, ...]
+    events: tuple[Report, ...]
 
 
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):

@@ -19,7 +19,7 @@ from core.errors import PlugholeError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from egress.orders import Attempt, Flow
+    from egress.orders import Report
 
 RETRY: Final = 5.0  # seconds
 _HINTS: Final = {
@@ -28,7 +28,7 @@ _HINTS: Final = {
     errno.EPROTONOSUPPORT: "the kernel lacks nfnetlink",
 }
 
-Tell: TypeAlias = "Callable[[Attempt | Flow], None]"
+Tell: TypeAlias = "Callable[[Report], None]"
 
 
 class Part(Protocol):
@@ -96,7 +96,7 @@ class Hearing:
         waiting.poll(max(seconds, 0.0) * 1_000)
 
 
-def _nobody(_: Attempt | Flow) -> None:
+def _nobody(_: Report) -> None:
     """Nothing is told before the start."""
 
 

@@ -23,7 +23,7 @@ Row = dict[str, Any]
 
 ATTEMPTS: Final = 4  # listings of the folder before vanishing files are given up
 TALKED: Final = (Kind.FLOW, Kind.BYPASS)
-TRIED: Final = (Kind.BLOCK, Kind.PIN, Kind.BYPASS)
+TRIED: Final = (Kind.BLOCK, Kind.PIN, Kind.BYPASS, Kind.TALKING)
 _SUMS: Final = (
     "sum(sent)::UBIGINT AS sent, sum(received)::UBIGINT AS received, "
     "greatest(sum(connections), sum(packets) FILTER (kind = 3), 0)::UBIGINT AS connections, "
@@ -81,8 +81,8 @@ def top(data_dir: Path, wanted: Wanted, *, limit: int) -> list[Row]:
 
 
 def attempts(data_dir: Path, wanted: Wanted, *, limit: int) -> list[Row]:
-    """Return what clients tried that they may not, the newest first."""
-    keys = '"at", kind, client, mac, address, protocol, port, name, packets, connections, agent'
+    """Return what clients tried that they may not, and what they were at when it was forbidden, the newest first."""
+    keys = '"at", kind, client, mac, address, protocol, port, name, packets, connections, sent, received, agent'
     query = f'SELECT {keys} FROM {SEGMENTS} WHERE {{where}} ORDER BY "at" DESC, client, address LIMIT {int(limit)}'  # noqa: S608
     rows = _ask(data_dir, wanted, TRIED, query)
     for row in rows:

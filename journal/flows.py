@@ -59,6 +59,7 @@ class Kind(IntEnum):
     BLOCK = 1  # an attempt at a blocked address
     PIN = 2  # an attempt at an address the client was never answered, where that is not allowed
     BYPASS = 3  # connections to a resolver that is not ours
+    TALKING = 4  # open connections to an address, and their octets so far, when its block was ordered
 
 
 class Row(msgspec.Struct, frozen=True, gc=False):

@@ -160,7 +160,7 @@ class Seeing:
             self._taken.append(entry)
             self._book.write(rows, now)
             for one in findings:
-                _log.warning("a client tried to reach a blocked address", client=one.client, domain=one.domain)
+                _log.warning("a client and a blocked address", client=one.client, domain=one.domain, reason=one.reason)
             if findings:
                 loop.call_soon_threadsafe(self._deliver, findings)
 

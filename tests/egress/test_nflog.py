@@ -13,7 +13,7 @@ from netlinked import LOGGED
 from egress import nflog
 from egress.netlink import Malformed, attribute, messages, text
 from egress.nflog import WINDOW, Attempts, Logged, Packet, parse, read
-from egress.orders import Attempt, Flow
+from egress.orders import Attempt, Report
 
 C2 = ip_address("91.66.0.80").packed
 CLIENT = ip_address("10.20.1.2").packed
@@ -47,7 +47,7 @@ def ports(source: int, destination: int) -> bytes:
 
 class Ear:
     def __init__(self, *blocked: bytes) -> None:
-        self.told: list[Attempt | Flow] = []
+        self.told: list[Report] = []
         self.part = Attempts("gate", (blocked or (C2,)).__contains__)
         self.part._tell = self.told.append
 

@@ -14,7 +14,7 @@ from egress import conntrack, part
 from egress.conntrack import Flows
 from egress.netlink import Malformed
 from egress.nflog import Attempts
-from egress.orders import Attempt, Flow
+from egress.orders import Report
 from egress.part import Hearing
 
 PATIENCE = 10.0
@@ -43,7 +43,7 @@ class Ear(Hearing):
         os.close(other)
 
 
-def nobody(_: Attempt | Flow) -> None:
+def nobody(_: Report) -> None:
     """Nothing is told here."""
 
 

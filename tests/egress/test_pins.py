@@ -25,7 +25,7 @@ from core.config import Config, Egress, Pin, Server
 from egress.enforcer import Absent, Lease, Target
 from egress.nflog import Attempts
 from egress.nftables import Nftables
-from egress.orders import Attempt, Flow
+from egress.orders import Attempt, Report
 from egress.pins.messages import MAX_PACKET, Told, encode, path_of, unpack
 from egress.pins.rules import TABLE
 from egress.pins.server import LOOK, PinServer
@@ -330,7 +330,7 @@ def left(agent: Agent) -> int:
 
 @pytest.mark.parametrize("mode", ["observe", "dry-run"])
 def test_what_only_records_refuses_nothing_and_is_told(net: Net, agent: Agent, mode: str) -> None:
-    seen: list[Attempt | Flow] = []
+    seen: list[Report] = []
     hearing = Attempts("router", lambda _: False, group=7)
     with net.at("router"):
         hearing.start(seen.append)
@@ -353,7 +353,7 @@ def test_a_pin_that_records_beside_one_that_enforces(net: Net, agent: Agent) -> 
 
 
 def test_what_is_refused_is_told_as_an_attempt(net: Net, agent: Agent) -> None:
-    seen: list[Attempt | Flow] = []
+    seen: list[Report] = []
     hearing = Attempts("router", lambda _: False, group=7)
     with net.at("router"):
         hearing.start(seen.append)

@@ -25,14 +25,15 @@ from core.errors import Unavailable
 from core.event import Event
 from core.finding import Finding
 from core.names import from_text
-from egress.conntrack import OFF, Flows, accounted, talking_to
+from egress.conntrack import OFF, Flows, accounted
 from egress.enforcer import Lease, Target
 from egress.link import Link
 from egress.netlink import Listener
 from egress.nflog import Attempts, bind
 from egress.nftables import Nftables
-from egress.orders import Attempt, Flow
+from egress.orders import Attempt, Flow, Report
 from egress.part import Hearing
+from egress.talkers import talking_to
 from feeds.redis import EmbeddedServer, connect, find_server
 from journal import flow_rows
 from journal.flow_rows import Wanted
@@ -197,10 +198,10 @@ class Heard:
     """What a part told, with the moment it did."""
 
     def __init__(self) -> None:
-        self.told: list[tuple[float, Attempt | Flow]] = []
+        self.told: list[tuple[float, Report]] = []
         self._more = threading.Condition()
 
-    def __call__(self, seen: Attempt | Flow) -> None:
+    def __call__(self, seen: Report) -> None:
         with self._more:
             self.told.append((time.monotonic(), seen))
             self._more.notify_all()

@@ -12,7 +12,7 @@ from egress.connections import read
 from egress.conntrack import Flows, Tally
 from egress.netlink import Malformed
 from egress.nflog import WINDOW, Attempts
-from egress.orders import Attempt, Flow, Seen, encode
+from egress.orders import Attempt, Flow, Report, Seen, encode
 from journal.flows import columns
 from resolver.seen import Intake
 
@@ -23,7 +23,7 @@ C2: Final = b"\x5b\x42\x00\x50"
 
 def nflog(data: bytes) -> None:
     """What a group sends is told packet by packet, each once, or counted as unread."""
-    heard: list[Attempt | Flow] = []
+    heard: list[Report] = []
     part = Attempts("gate", C2.__eq__)
     part._tell = heard.append
     part.take(data, NOW)

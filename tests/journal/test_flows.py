@@ -82,13 +82,15 @@ def test_attempts_are_apart_and_the_newest_first(tmp_path: Path) -> None:
         row(kind=Kind.BLOCK, protocol=6, port=443, mac=mac, packets=3, connections=0, sent=0, received=0),
         row(at=NOW + 1, kind=Kind.BYPASS, protocol=17, port=53, packets=2, connections=0, sent=0, received=0),
         row(at=NOW + 2, kind=Kind.PIN, address=C26),
+        row(at=NOW + 3, kind=Kind.TALKING, address=C26, connections=2, sent=7_000_000_000, received=6),
     )  # fmt: skip
-    found = flow_rows.attempts(tmp_path, Wanted(), limit=10)
+    talking, *found = flow_rows.attempts(tmp_path, Wanted(), limit=10)
+    assert (talking["kind"], talking["sent"], talking["received"]) == ("talking", 7_000_000_000, 6)
     assert [one["kind"] for one in found] == ["pin", "bypass", "block"]
     assert found[2] == {
         "at": "2023-11-14T22:13:20Z", "kind": "block", "client": "10.20.1.2", "mac": "ea:c2:74:8e:68:a5",
         "address": "91.66.0.80", "protocol": 6, "port": 443, "name": "files.example", "packets": 3, "connections": 0,
-        "agent": "gate",
+        "sent": 0, "received": 0, "agent": "gate",
     }  # fmt: skip
     (talked,) = flow_rows.top(tmp_path, Wanted(), limit=10)
     assert (talked["sent"], talked["bypass"]) == (100, True)

@@ -9,7 +9,8 @@
 
 Rules:
 1. Addresses outside look public, for the guard rightly refuses documentation ranges; no link leaves the namespaces.
-2. The router forwards everything; only its firewall, which the agent alone writes, keeps anything back.
+2. The router forwards everything; only what the agent writes keeps anything back. It has one rule of its own, as an
+   office has: the kernel tracks connections only where a rule asks about them.
 3. What `__enter__` makes `__exit__` takes away, also when `__enter__` fails half way.
 """
 
@@ -55,6 +56,9 @@ _OUTSIDE: Final = {
     "authority": (("91.67.0.0/24", "91.67.0.254"), (ROOT, SITES, SHOP, BANK)),
     "attacker": (("91.66.0.0/23", "91.66.0.254"), (C2, TUNNEL, *MANY)),
 }
+_OFFICE: Final = """
+table inet office { chain forward { type filter hook forward priority 0; ct state established,related accept; }; }
+"""
 _SERVER: Final = str(Path(__file__).with_name("stream_server.py"))
 
 
@@ -120,6 +124,9 @@ class Border:
             _ip("-n", host.name, "link", "set", "lo", "up")
         for key in ("net.ipv4.ip_forward=1", "net.netfilter.nf_conntrack_acct=1"):
             self.router.run("sysctl", "-qw", key)
+        office = self.folder / "office.nft"
+        office.write_text(_OFFICE, encoding="ascii")
+        self.router.run(_binary("nft"), "-f", str(office))
         for name, own in _INSIDE.items():
             self._plug(self._hosts[name], own, own.rpartition(".")[0] + ".1")
         for name, ((network, gateway), addresses) in _OUTSIDE.items():

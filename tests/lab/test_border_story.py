@@ -14,6 +14,8 @@ import pytest
 from lab.border import BANK, C2, DESK, GUEST, MANY, REDIS_PORT, RESOLVER, SHOP, Border
 from node import CLI, Node
 
+from resolver.seen import TALKED
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
@@ -153,6 +155,17 @@ def test_a_download_from_a_c2_stops_once_its_name_is_asked_for(story: Story) -> 
     with download:
         assert silent(download)
     story.say("the download that ran has stopped")
+    told: dict[str, float] = {}
+
+    def alerted() -> bool:
+        for alert in map(json.loads, story.cli("alerts", "--client", DESK, "--json").splitlines()):
+            told.update({one["name"]: one["value"] for one in alert["evidence"] if one["detector"] == TALKED})
+        return bool(told)
+
+    story.wait(alerted)
+    story.say(f"an alert tells that {DESK} had {told['octets received']:,.0f} octets from {C2} when that was blocked")
+    assert told["octets received"] >= 100
+    assert told["octets sent"] > 0
 
 
 def silent(download: socket.socket) -> bool:

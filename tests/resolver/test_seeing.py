@@ -20,7 +20,7 @@ from core.finding import Confidence, Finding
 from core.names import from_text
 from core.verdict import Action
 from detectors.bypass import shipped
-from egress.orders import AGENTS, FIELD, ORDERS, SEEN, Attempt, Block, Flow, Release, Seen, encode
+from egress.orders import AGENTS, FIELD, ORDERS, SEEN, Attempt, Block, Flow, Release, Report, Seen, encode
 from egress.plan import Proposal
 from feeds.redis import EmbeddedServer, connect, find_server
 from journal.flow_rows import Wanted, attempts, top
@@ -58,7 +58,7 @@ def block(name: str, address: bytes = C2) -> bytes:
     return encode(Block(NOW, "node", (Proposal(address, CLIENT, from_text(name), "listed", 60.0),)))
 
 
-def packed(*events: Attempt | Flow) -> bytes:
+def packed(*events: Report) -> bytes:
     return encode(Seen(events))
 
 
@@ -68,7 +68,7 @@ def intake(*events: Event, since: float = NOW - 2 * SETTLED) -> Intake:
     return made
 
 
-def rows(made: Intake, *events: Attempt | Flow, now: float = NOW) -> list[Row]:
+def rows(made: Intake, *events: Report, now: float = NOW) -> list[Row]:
     return made.take(packed(*events), now)[0]
 
 
@@ -263,7 +263,7 @@ class Hub:
         return int(self.seeing.counters()["journal"]["written"])
 
 
-def tell(client: Any, *events: Attempt | Flow) -> None:
+def tell(client: Any, *events: Report) -> None:
     client.xadd(SEEN, {FIELD: packed(*events)})
 
 
