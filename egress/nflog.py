@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import struct
 import time
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
@@ -94,7 +95,9 @@ class Attempts(Hearing):
         self._is_blocked = is_blocked
         self._group = group
         self._clock = clock
-        self._open: dict[tuple[bytes, bytes, int, int, str], Attempt] = {}  # in the order their windows end
+        self._open: OrderedDict[tuple[bytes, bytes, int, int, str], Attempt] = (
+            OrderedDict()
+        )  # in the order their windows end
         self._next: int | None = None
         self._counts = {"packets": 0, "told": 0, "garbled": 0, "lost": 0, "overruns": 0, "not_kept": 0}
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, settings
 
 from core import names
 from core.errors import BadConfig
@@ -490,6 +490,7 @@ def test_everything_is_kept_over_a_restart(monkeypatch: pytest.MonkeyPatch) -> N
     assert any(one.blocked for one in left)
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # an engine for each
 @given(
     st.dictionaries(
         st.sampled_from(("version", "clock", "leak", "watches", "said", "accounts", "alerts", "convictions",
