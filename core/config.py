@@ -188,6 +188,7 @@ class Egress(_Section, frozen=True):
     never: tuple[Network, ...] = ()
     shared: tuple[Network, ...] = ()
     trusted: tuple[ZoneName, ...] = ()
+    lists: Annotated[str, Meta(extra={"form": "feed url or empty"})] = ""
     factor: Annotated[float, Meta(ge=1.0, le=100.0)] = 2.0
     shortest: Lasting = 600
     longest: Lasting = 86_400
@@ -200,6 +201,7 @@ class Egress(_Section, frozen=True):
     flows: bool = True
     pin_socket: FileName = ""
     pin_grace: Lasting = 300
+    pin_dies: Literal["open", "closed"] = "open"
     firewall: tuple[Firewall, ...] = ()
     pin: tuple[Pin, ...] = ()
 

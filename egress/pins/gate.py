@@ -1,7 +1,8 @@
 """Keeps the kernel's table of pins as the book says, and clients held as long as somebody turns this.
 
 Rules:
-1. Clients are held for a lease at a time, renewed thrice in it: when nobody renews it they are free by themselves.
+1. Clients are held for a lease at a time, renewed thrice in it: when nobody renews it they are free by themselves,
+   unless pins are to die closed.
 2. After a start that found nobody held, nothing is refused for a while: clients use addresses they were answered
    while nobody listened.
 3. A table that is gone, or damaged, is made anew with all that is open, at the next answer or renewal.
@@ -9,6 +10,7 @@ Rules:
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -30,8 +32,8 @@ _log = structlog.get_logger("pins")
 class Gate:
     """The kernel's side of pins. Time is in seconds of a clock that never goes back."""
 
-    def __init__(self, table: PinTable, book: Book, *, lease: float, settling: float) -> None:
-        """`lease`: seconds clients are held after a renewal; `settling`: those of rule 2."""
+    def __init__(self, table: PinTable, book: Book, *, lease: float, settling: float, closed: bool = False) -> None:
+        """`lease`: seconds clients are held after a renewal, `closed`: without end; `settling`: those of rule 2."""
         self.trouble = ""  # what keeps pins from being in force
         self.panic = False  # nobody is held while it is on
         self.holding = False  # clients are held to their answers, since the last renewal
@@ -40,6 +42,7 @@ class Gate:
         self._table = table
         self._book = book
         self._lease = lease
+        self._held_for = math.inf if closed else lease
         self._settling = settling
         self._begun = False
         self._holds_from = 0.0
@@ -83,7 +86,7 @@ class Gate:
     def _hold(self, now: float) -> None:
         self.holding = not self.panic and now >= self._holds_from
         if self.holding:
-            self._table.hold(self._lease)
+            self._table.hold(self._held_for)
         elif self.panic:
             self._table.free()
 

@@ -88,7 +88,9 @@ class PinServer(Hearing):
             if egress.mode != "enforce" and any(pin.mode == "enforce" for pin in egress.pin):
                 _log.warning("pins record and refuse nothing", reason=f"egress.mode is {egress.mode}")
             book = Book(egress.pin, grace=egress.pin_grace)
-            gate = self._gate = Gate(table, book, lease=self._lease, settling=self._settling)
+            gate = self._gate = Gate(
+                table, book, lease=self._lease, settling=self._settling, closed=egress.pin_dies == "closed"
+            )
             with contextlib.closing(self._workers):
                 gate.keep(time.monotonic())  # before the first worker is heard
                 self._workers.open(path_of(self._config), _friends(self._config))

@@ -180,14 +180,15 @@ class Agent:
         self.line: socket.socket | None = None
         self.number = 0
 
-    def config(self, *pins: Pin, mode: str = "enforce", grace: int = 1) -> Config:
-        egress = Egress(mode=mode, pin=pins, pin_grace=grace, log_group=7)  # type: ignore[arg-type]
+    def config(self, *pins: Pin, mode: str = "enforce", grace: int = 1, dies: str = "open") -> Config:
+        egress = Egress(mode=mode, pin=pins, pin_grace=grace, pin_dies=dies, log_group=7)  # type: ignore[arg-type]
         return Config(server=Server(data_dir=str(self.folder)), egress=egress)
 
     def start(
-        self, *pins: Pin, mode: str = "enforce", lease: float = 90.0, settling: float | None = 0.0, grace: int = 1
-    ) -> PinServer:
-        config = self.config(*(pins or (OFFICE,)), mode=mode, grace=grace)
+        self, *pins: Pin, mode: str = "enforce", lease: float = 90.0, settling: float | None = 0.0, grace: int = 1,
+        dies: str = "open",
+    ) -> PinServer:  # fmt: skip
+        config = self.config(*(pins or (OFFICE,)), mode=mode, grace=grace, dies=dies)
         self.server = PinServer(config, lease=lease, settling=settling)
         with self.net.at("router"):
             self.server.start(lambda _: None)
@@ -375,6 +376,17 @@ def test_an_agent_that_dies_frees_clients_and_its_successor_lets_them_settle(net
     assert reaches(net, "client", SITE[4])
     until(lambda: refused_at_once(net, "client", SITE[4]))
     assert server.holding
+
+
+def test_pins_that_die_closed_hold_clients_until_another_agent_says_otherwise(net: Net, agent: Agent) -> None:
+    agent.start(lease=0.3, dies="closed")
+    assert refused_at_once(net, "client", SITE[4])
+    agent.stop()
+    time.sleep(0.6)  # two leases of the kernel's time
+    assert refused_at_once(net, "client", SITE[4])
+    agent.start(lease=1.0)
+    agent.stop()
+    until(lambda: reaches(net, "client", SITE[4]))
 
 
 def test_a_lease_is_renewed(net: Net, agent: Agent) -> None:
