@@ -26,7 +26,7 @@ from core.event import Batch, Event, decode_batch, encode_batch
 from core.names import from_text
 from egress.conntrack import ACCOUNTING, Flows
 from egress.netlink import Listener
-from egress.talkers import talking_to
+from egress.talkers import FEW, talking, talking_to
 from journal.flow_rows import Wanted, top
 from journal.flows import FlowBook, Kind, Row
 from resolver.naming import Naming
@@ -82,6 +82,10 @@ def listings() -> bool:
     for what, one in zip(("the first", "all have sent", "none has sent"), costs, strict=True):
         _say(f"list {found['tracked']:,} connections, {what}", one)
     _say("who talks to one address", cost(lambda: talking_to(socket.inet_aton("91.67.0.5"))))
+    with closing(Listener(_CONNTRACK)) as table:
+        for many in (FEW, 10 * FEW):
+            some = [socket.inet_aton(f"91.68.{number >> 8}.{number & 255}") for number in range(many)]
+            _say(f"who talks to {many} addresses at once", cost(lambda some=some: talking(table, some)))  # type: ignore[misc]
     print(f"{len(told)} flows told; the process held {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3:.0f} MB")
     return found["tracked"] == _HOSTS * _PORTS and max(one.cpu for one in costs) <= _LISTING_BAR
 

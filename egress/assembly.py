@@ -23,7 +23,7 @@ from egress.nftables import Nftables
 from egress.pins.server import PinServer
 from egress.plan import Ledger, Lifetimes
 from egress.posts import Front, Side
-from egress.reserved import reserved
+from egress.reserved import Carriers, reserved
 from egress.store import Store
 from egress.talkers import Talkers
 
@@ -59,7 +59,8 @@ def build(
         factor=egress.factor, floor=egress.shortest, ceiling=egress.longest, pair_ceiling=egress.longest_pair
     )
     never = Never(config)
-    desk = Desk(Ledger(lifetimes), Caps(egress, never.ranges), name=name)
+    carriers = Carriers(filter(None, [config.local.dns64_prefix]))
+    desk = Desk(Ledger(lifetimes), Caps(egress, never.ranges, carriers), name=name)
     pins, talkers = PinServer(config), Talkers(name)
     return Agent(
         name=name,

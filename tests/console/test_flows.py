@@ -66,6 +66,15 @@ def test_people_see_what_was_tried(place: Place) -> None:
     assert len(result.stdout.splitlines()) == 2
 
 
+def test_people_see_who_was_talking_when_it_was_blocked(place: Place) -> None:
+    give(place, row(kind=Kind.TALKING))
+    head, line = place.run("flows", "--attempts").stdout.splitlines()
+    assert head.split()[-3:] == ["sent", "received", "agent"]
+    assert line.split()[1:3] == ["talking", "10.20.1.2"]
+    assert line.split()[-3:] == ["1,234,567", "10", "gate"]
+    assert rows(place) == []
+
+
 def test_narrowed_and_limited(place: Place) -> None:
     give(place, row(), row(client=ip_address("10.20.1.3").packed, sent=9))
     assert [one["sent"] for one in rows(place, "--client", "10.20.1.3")] == [9]

@@ -42,7 +42,7 @@ from egress.orders import (
     decode_seen,
     encode,
 )  # fmt: skip
-from egress.plan import Ledger, Lifetimes, Proposal
+from egress.plan import Destination, Ledger, Lifetimes, Proposal
 from egress.posts import Front, Post, Side
 from egress.reserved import reserved
 from egress.store import Store, Unwritable
@@ -291,6 +291,21 @@ def test_undo_and_flush_and_what_is_left(scene: Scene) -> None:
     assert scene.ask(Flush(0.0, "ann", "test")).text == "no row is left"
     assert scene.wall.targets() == set()
     assert {change.what for change in scene.ask(Ask(0.0, "changes", "")).changes} >= {"undo 3", "flush by ann: test"}
+
+
+def test_it_asks_once_who_talks_to_what_an_order_blocks(scene: Scene) -> None:
+    scene.mode = "observe"
+    asked: list[Destination] = []
+    scene.start()
+    scene.agent._ask = asked.extend
+    scene.send(block(C2), block(C2), block(OTHER, client="10.20.1.2"))
+    assert asked == [Destination(ip_address(C2).packed), Destination(ip_address(OTHER).packed, b"\x0a\x14\x01\x02")]
+    scene.send(block(C2))
+    scene.minute()
+    scene.ask(Panic(0.0, "ann", "test", on=True))
+    scene.send(block("91.66.0.90"))
+    scene.ask(Panic(0.0, "ann", "test", on=False))
+    assert len(asked) == 2
 
 
 def test_panic_outlasts_a_restart_and_rows_outlast_panic(scene: Scene) -> None:

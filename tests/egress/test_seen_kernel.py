@@ -31,9 +31,10 @@ from egress.link import Link
 from egress.netlink import Listener
 from egress.nflog import Attempts, bind
 from egress.nftables import Nftables
-from egress.orders import Attempt, Flow, Report
+from egress.orders import Attempt, Flow, Report, Talking
 from egress.part import Hearing
-from egress.talkers import talking_to
+from egress.plan import Destination
+from egress.talkers import FEW, Talkers, talking_to
 from feeds.redis import EmbeddedServer, connect, find_server
 from journal import flow_rows
 from journal.flow_rows import Wanted
@@ -394,6 +395,44 @@ def test_who_talks_to_an_address_already_is_known(net: Net, family: int) -> None
             wait(lambda: [talker.sent > 5_000 for talker in talking_to(packed(C2[family]))] == [True])
             (talker,) = talking_to(packed(C2[family]))
     assert talker.client == packed(CLIENT[family])
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_what_a_connection_sent_before_its_block_is_told_within_a_second(
+    net: Net, firewall: Nftables, family: int
+) -> None:
+    forget(net)
+    part = Talkers("gate")
+    with net.connect(C2[family]) as running, hearing(net, part) as heard:
+        running.sendall(bytes(MEGABYTE))
+        with net.at("router"):
+            wait(lambda: sum(talker.sent for talker in talking_to(packed(C2[family]))) >= MEGABYTE)
+        begun = time.monotonic()
+        firewall.apply(add=[Lease(Target(C2[family]), 60)])
+        part.ask([Destination(packed(C2[family]))])
+        heard.until(lambda: bool(heard.told))
+        at, talking = heard.told[0]
+    assert at - begun < 1.0
+    assert isinstance(talking, Talking)
+    assert (talking.agent, talking.client, talking.address) == ("gate", packed(CLIENT[family]), packed(C2[family]))
+    assert MEGABYTE <= talking.sent < 1.2 * MEGABYTE
+    assert 0 < talking.received < 0.2 * MEGABYTE
+    assert (talking.connections, len(heard.told), part.trouble) == (1, 1, "")
+
+
+def test_who_talks_to_many_is_one_look_and_of_a_block_for_one_client_only_that_one(net: Net) -> None:
+    forget(net)
+    part = Talkers("gate")
+    others = [Destination(bytes((91, 68, 0, last))) for last in range(FEW + 1)]
+    with net.connect(C2[4]), net.connect(C2[4]), net.connect(C2[6]):
+        part.ask([*others, Destination(packed(C2[4]), packed("10.20.1.9")), Destination(packed(C2[6]))])
+        with hearing(net, part, lambda: part.counters()["looks"] == 1) as heard:
+            assert [one.address for _, one in heard.told] == [packed(C2[6])]
+            part.ask([*others, Destination(packed(C2[4]), packed(CLIENT[4]))])
+            wait(lambda: part.counters()["looks"] == 2)
+    (_, (_, talking)) = heard.told
+    assert isinstance(talking, Talking)
+    assert (talking.client, talking.address, talking.connections) == (packed(CLIENT[4]), packed(C2[4]), 2)
 
 
 def test_without_accounting_it_is_said_and_who_talks_is_told_all_the_same(net: Net) -> None:

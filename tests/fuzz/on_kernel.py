@@ -12,7 +12,7 @@ from egress.connections import read
 from egress.conntrack import Flows, Tally
 from egress.netlink import Malformed
 from egress.nflog import WINDOW, Attempts
-from egress.orders import Attempt, Flow, Report, Seen, encode
+from egress.orders import Attempt, Flow, Report, Seen, Talking, encode
 from journal.flows import columns
 from resolver.seen import Intake
 
@@ -78,4 +78,11 @@ def seen() -> tuple[bytes, ...]:
     flow = Flow(NOW, "gate", CLIENT, C2, 1 << 40, 7, 3)
     attempt = Attempt(NOW, "gate", CLIENT, C2, 6, 443, b"\xea\xc2\x74\x8e\x68\xa5", "bypass", 9)
     odd = Attempt(-1e300, "", b"", b"\0" * 16, -1, 1 << 40, rule="block", packets=-5)
-    return (encode(Seen((flow, attempt))), encode(Seen((attempt, odd) * 20)), encode(Seen(())))
+    talking = Talking(NOW, "gate", CLIENT, C2, 1 << 40, -1_000_000, NOW, 3)
+    odd_too = Talking(1e300, "", C2, C2, -(1 << 60), (1 << 64) - 1, -1e300, -1)
+    return (
+        encode(Seen((flow, attempt, talking))),
+        encode(Seen((attempt, odd) * 20)),
+        encode(Seen((talking, odd_too))),
+        encode(Seen(())),
+    )

@@ -260,7 +260,7 @@ def _cut(story: Story, number: int) -> float:
         while (tried := time.monotonic()) < begun + 5.0:
             try:
                 socket.create_connection(address, timeout=0.2).close()
-            except ConnectionRefusedError:  # the router's: the attacker's server takes everybody
+            except (ConnectionRefusedError, ConnectionResetError):  # the router's: the attacker takes all
                 return time.monotonic() - begun
             except TimeoutError:  # the server's answer was dropped on its way back
                 return tried - begun

@@ -20,7 +20,7 @@ from core.finding import Confidence, Finding
 from core.names import from_text
 from core.verdict import Action
 from detectors.bypass import shipped
-from egress.orders import AGENTS, FIELD, ORDERS, SEEN, Attempt, Block, Flow, Release, Report, Seen, encode
+from egress.orders import AGENTS, FIELD, ORDERS, SEEN, Attempt, Block, Flow, Release, Report, Seen, Talking, encode
 from egress.plan import Proposal
 from feeds.redis import EmbeddedServer, connect, find_server
 from journal.flow_rows import Wanted, attempts, top
@@ -140,6 +140,54 @@ def test_an_attempt_becomes_an_alert_of_client_and_domain(tmp_path: Path) -> Non
     assert (alert.client, alert.domain, alert.detector) == ("10.20.1.2", "evil.example", "egress")
     assert "tried to reach 91.66.0.80" in alert.reason
     assert watching.take_convictions() == []
+
+
+def talking(sent: int = 3_200_000, received: int = 40_000, client: bytes = CLIENT, since: float = NOW - 60) -> Talking:
+    return Talking(NOW, "gate", client, C2, sent, received, since, 2)
+
+
+def test_who_talked_to_an_address_when_it_was_blocked_is_in_the_one_alert_with_the_octets(tmp_path: Path) -> None:
+    made = intake()
+    made.follow([block("c2.evil.example")])
+    watching = Watching(Config(base=str(tmp_path)), now=NOW)
+    for one in (talking(), talking(sent=5, received=5), attempt(), attempt(port=80)):
+        watching.take_in(made.take(packed(one), NOW)[1], NOW)
+    (alert,) = watching.take_alerts()
+    assert (alert.client, alert.domain, alert.confidence) == ("10.20.1.2", "evil.example", Confidence.HIGH)
+    assert set(alert.detectors) == {"egress", "egress-talking"}
+    assert (
+        "was talking to 91.66.0.80 (c2.evil.example) when its block was ordered at 2023-11-14 22:13:20 UTC: "
+        "3.1 MiB sent, 39.1 KiB received since 2023-11-14 22:12:20 UTC"
+    ) in alert.reason
+    assert "tried to reach 91.66.0.80" in alert.reason
+    shown = {each.name: each.value for each in alert.evidence if each.detector == "egress-talking"}
+    assert shown == {"octets sent": 3_200_000, "octets received": 40_000}
+    assert watching.take_convictions() == []
+
+
+def test_who_talked_is_a_row_and_of_this_host_no_finding() -> None:
+    ours = ip_address("198.51.100.53").packed
+    made = intake(event("files.example", C2))
+    found, news = made.take(packed(talking(), talking(client=ours)), NOW)
+    assert found[0] == Row(
+        NOW, Kind.TALKING, "gate", CLIENT, C2, "files.example", connections=2, sent=3_200_000, received=40_000
+    )
+    assert [row.client for row in found] == [CLIENT, ours]
+    assert [one.client for one in news] == ["10.20.1.2"]
+    assert made.counters()["talking"] == 2
+
+
+@pytest.mark.parametrize("since", [0.0, float("nan"), NOW + 1, -5.0])
+def test_octets_nobody_counted_and_a_beginning_nobody_noted_are_not_made_up(since: float) -> None:
+    (one,) = intake().take(packed(talking(0, 0, since=since)), NOW)[1]
+    assert one.reason.endswith("at 2023-11-14 22:13:20 UTC: how much is not counted there")
+
+
+@pytest.mark.parametrize(("sent", "received"), [(-1_000_000, 0), (2**64 - 1, 2**64 - 1), (-5, 7)])
+def test_octets_that_can_not_be_end_nothing(sent: int, received: int) -> None:
+    found, (one,) = intake().take(packed(talking(sent, received)), NOW)
+    assert 0.0 <= one.score <= 1.0
+    assert found[0].sent == max(sent, 0)
 
 
 def test_a_flow_to_a_public_resolver_is_a_way_past_us_but_for_this_host() -> None:
