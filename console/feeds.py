@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from console import show
 from console.params import as_json, configured, examples
+from core.errors import PlugholeError
 
 if TYPE_CHECKING:
+    from console.ranges import KindInForce, ListReport
     from core.config import Config
     from feeds.refresh import FeedReport
     from feeds.review import ExportFormat, SourceDiff
     from feeds.updater import Report
 
+_STATUSES = ("new", "unchanged", "refused", "failed")  # of lists of networks
 _FAILED = ("refused", "failed")
 _STYLES = ("plain", "hosts", "adblock", "rpz", "json")
 
@@ -36,22 +40,32 @@ def feeds() -> None:
 )
 @as_json
 def update(config: Config, *, only: tuple[str, ...], dry_run: bool, force: bool, as_json: bool) -> int:
-    """Fetch all feeds and put what changed in force. Fails when every feed failed; warns when some did."""
+    """Fetch all feeds and put what changed in force. Fails when every feed failed; warns when some did.
+
+    Where egress.lists is set, the lists of networks that are never blocked or shared are renewed as well.
+    """
     import msgspec
 
     from feeds import updater
 
     _check_names(config, only)
-    report = updater.update(config, only=only, dry_run=dry_run, force=force)
+    try:
+        report = updater.update(config, only=only, dry_run=dry_run, force=force)
+    except PlugholeError:
+        _renew_lists(config, only, dry_run=dry_run, force=force)
+        raise
+    lists = _renew_lists(config, only, dry_run=dry_run, force=force)
     if as_json:
-        show.document(msgspec.to_builtins(report))
+        show.document(msgspec.to_builtins(report) | {"lists": msgspec.to_builtins(lists)})
     else:
         _update_page(report)
+        _lists_page(lists)
     bad = [feed for feed in report.feeds if feed.status in _FAILED]
     for feed in bad:
         show.note(f"feed {feed.name} {feed.status}: {feed.message}")
     asked = [feed for feed in report.feeds if feed.status not in ("off", "skipped")]
-    return 1 if bad and len(bad) == len(asked) else 0
+    hopeless = bool(lists) and all(one.status in _FAILED for one in lists)
+    return 1 if (bad and len(bad) == len(asked)) or hopeless else 0
 
 
 @feeds.command(
@@ -65,11 +79,12 @@ def list_(config: Config, *, as_json: bool) -> None:
     """List the configured feeds, the generation in force and those to go back to."""
     import msgspec
 
+    from console import ranges
     from feeds import review
 
-    found = review.list_feeds(config)
+    found, networks = review.list_feeds(config), ranges.in_force(config)
     if as_json:
-        show.document(msgspec.to_builtins(found))
+        show.document(msgspec.to_builtins(found) | {"networks": msgspec.to_builtins(networks)})
         return
     if found.generation is None:
         show.line("no generation yet; `plughole feeds update` makes one")
@@ -84,6 +99,7 @@ def list_(config: Config, *, as_json: bool) -> None:
         for feed in found.feeds
     ]  # fmt: skip
     show.table(columns, rows)
+    _networks_line(networks)
 
 
 @feeds.command(
@@ -150,6 +166,31 @@ def _check_names(config: Config, only: tuple[str, ...]) -> None:
     known = [source.name for source in config.feeds.source]
     if unknown := [name for name in only if name not in known]:
         raise click.UsageError(f"no feed is called {', '.join(unknown)}; there are: {', '.join(known) or 'none'}")
+
+
+def _renew_lists(config: Config, only: tuple[str, ...], *, dry_run: bool, force: bool) -> tuple[ListReport, ...]:
+    """Renew the lists of networks, which need neither Redis nor a feed, and say what is wrong with them."""
+    from console import ranges
+
+    lists = () if only else ranges.renew(config, dry_run=dry_run, force=force)
+    for complaint in ranges.complaints(lists):
+        show.note(complaint)
+    return lists
+
+
+def _lists_page(lists: tuple[ListReport, ...]) -> None:
+    if not lists:
+        return
+    for one in lists:
+        if one.status == "new":
+            show.line(f"list of networks {one.name}: {one.networks:,} networks, {one.before:,} before")
+    count = Counter[str](one.status for one in lists)
+    show.line("lists of networks: " + ", ".join(f"{count[status]} {status}" for status in _STATUSES if count[status]))
+
+
+def _networks_line(networks: tuple[KindInForce, ...]) -> None:
+    kinds = ", ".join(f"{one.networks:,} {one.kind} ({one.date})" for one in networks)
+    show.line(f"networks by which addresses are judged: {kinds}")
 
 
 def _update_page(report: Report) -> None:

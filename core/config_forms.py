@@ -22,7 +22,7 @@ REDIS_SCHEMES: Final = ("redis", "rediss", "unix", "redis+sentinel", "redis+clus
 DNS64_LENGTHS: Final = (32, 40, 48, 56, 64, 96)
 FEED_SCHEMES: Final = ("file", "http", "https")
 SECRET_FORMS: Final = frozenset(
-    {"redis url", "feed url", "http url or empty"}
+    {"redis url", "feed url", "feed url or empty", "http url or empty"}
 )  # may carry a password or a token: never quoted
 
 _LABEL: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
@@ -155,6 +155,11 @@ def _feed_url(text: str) -> None:
         raise ValueError('names no file of this host; write "file:///absolute/list.txt" or "file:beside/config.txt"')
 
 
+def _feed_url_or_empty(text: str) -> None:
+    if text:
+        _feed_url(text)
+
+
 def _http_url_or_empty(text: str) -> None:
     if not text:
         return
@@ -183,6 +188,7 @@ CHECKS: Final[Mapping[str, Callable[[str], None]]] = {
     "endpoint": _endpoint,
     "endpoint or empty": _endpoint_or_empty,
     "feed url": _feed_url,
+    "feed url or empty": _feed_url_or_empty,
     "file": _file,
     "http url or empty": _http_url_or_empty,
     "ipv4": _ipv4,

@@ -9,6 +9,7 @@ Rules:
 from __future__ import annotations
 
 import gzip
+import os
 import re
 import socket
 import zlib
@@ -101,7 +102,7 @@ def load_lists(folder: Path | None) -> Lists:
     Raises BadFeed when what ships is damaged.
     """
     mistakes: list[str] = []
-    taken = {kind: _newest(kind, folder, mistakes) for kind in KINDS}
+    taken = {kind: newest(kind, folder, mistakes) for kind in KINDS}
     return Lists(
         **{kind: Ranges(one.lists) for kind, one in taken.items()},
         sources={kind: f"{one.source}, {one.date}" for kind, one in taken.items()},
@@ -141,7 +142,11 @@ def unpack(octets: bytes, kind: str) -> Snapshot:
         raise BadFeed(f"{kind}: {fault}") from fault
 
 
-def _newest(kind: str, folder: Path | None, mistakes: list[str]) -> Snapshot:
+def newest(kind: str, folder: Path | None, mistakes: list[str]) -> Snapshot:
+    """Return a kind's snapshot that is in force: what ships, or what the folder holds if that is no older.
+
+    Raises BadFeed when what ships is damaged; what is wrong with the folder's goes into `mistakes`.
+    """
     shipped = unpack(files("egress").joinpath("lists", file_name(kind)).read_bytes(), kind)
     try:
         own = unpack(_read(folder / file_name(kind)), kind) if folder else shipped
@@ -150,7 +155,24 @@ def _newest(kind: str, folder: Path | None, mistakes: list[str]) -> Snapshot:
     except (OSError, BadFeed) as fault:
         mistakes.append(f"{folder}: {fault}")
         return shipped
-    return max(shipped, own, key=lambda one: one.date)
+    return max(own, shipped, key=lambda one: one.date)
+
+
+def put(folder: Path, kind: str, octets: bytes) -> None:
+    """Make this the folder's file of a kind, whole or not at all. Raises OSError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / file_name(kind)
+    draft = path.with_name(f"{path.name}.tmp")
+    with draft.open("wb") as file:
+        file.write(octets)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+
+
+def joined(prefixes: Iterable[Prefix]) -> tuple[Prefix, ...]:
+    """Return the fewest networks that hold the same addresses, in the order of a file."""
+    return tuple(map(_prefix, _joined(tuple(prefixes))))
 
 
 def _read(path: Path) -> bytes:

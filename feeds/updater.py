@@ -63,7 +63,7 @@ def update(
     """
     started, at = time.monotonic(), time.time() if now is None else now
     _check_names(config, only)
-    with _locked(config.data_dir / "feeds"), session(config) as client:
+    with locked(config.data_dir / "feeds"), session(config) as client:
         update_ = _Update(config, Store(client, keep=config.feeds.keep_generations), force=force, dry_run=dry_run)
         report = update_.run(only, at)
     return msgspec.structs.replace(report, seconds=round(time.monotonic() - started, 3))
@@ -127,7 +127,8 @@ class _Update:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a folder for one updater. Raises Unavailable when another one does, or the folder cannot be had."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with (folder / "lock").open("ab") as lock:

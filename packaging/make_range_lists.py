@@ -4,7 +4,7 @@
 
 CHECKOUT holds `lists/NAME/list.json` (or `NAME/list.json`), DATE is that of its last change, YYYY-MM-DD, SOURCE says
 what it is, "misp-warninglists 84f0610" for one. Without FOLDER the snapshot that ships is replaced; with it a newer one
-is made for a data folder (`egress/lists/` there). A list that is missing or empty is left out and told.
+is made for a data folder (`egress/ranges/` there). A list that is missing or empty is left out and told.
 """
 
 from __future__ import annotations

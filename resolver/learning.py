@@ -23,7 +23,7 @@ from core.errors import UNREADABLE, BadFeed, PlugholeError
 from core.names import from_text
 from core.verdict import Action, Cause
 from egress.guard import Guard
-from egress.range_lists import Lists, load_lists
+from egress.reserved import Carriers
 from egress.uses import Remembered, Uses, UseSettings
 from resolver.blamed import LEARNT, Blamer
 from resolver.given import Given
@@ -31,6 +31,7 @@ from resolver.keeping import Saver, read
 from resolver.own import own_networks
 from resolver.posting import Post
 from resolver.proposing import Proposer
+from resolver.ranging import RangeFiles
 from resolver.referring import Referring
 from resolver.servers import Servers
 from resolver.targets import REST, Targets
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from core.config import Config
     from core.event import Event
     from core.names import Name
+    from egress.range_lists import Lists
     from feeds.overlay import Override
     from resolver.blamed import Blamed
     from resolver.upstream import Upstream
@@ -74,12 +76,14 @@ class Learning:
         self._config = config
         self._clock = clock
         self._mode = config.egress.learn
-        self._uses = Uses(UseSettings(trusted=frozenset(map(from_text, config.egress.trusted))))
+        trusted = frozenset(map(from_text, config.egress.trusted))
+        self._uses = Uses(UseSettings(trusted=trusted), Carriers(filter(None, [config.local.dns64_prefix])))
         self._own = own_networks(config)
         self._proposer = Proposer(self._guard(), post or Post(config), node=node)
         self._blamer = Blamer(config.egress.spare)
         self._engine: Upstream | None = None
-        self._ready = False  # the ranges are read
+        self._ranges = RangeFiles(config.data_dir / FOLDER / RANGES, now=now)
+        self._ready = False  # they are read
         self._early: deque[Blamed] = deque()  # what was blocked before
         self._due: dict[object, float] = {}
         self._given = Given(self._uses, self._spoke, now=now)
@@ -100,7 +104,7 @@ class Learning:
         if not self.on:
             return
         self._proposer.post.start()
-        self._loading = asyncio.get_running_loop().create_task(self._read_ranges())
+        self._read_ranges()
         if self._mode == "active":
             self._start_engine()
 
@@ -117,6 +121,8 @@ class Learning:
             return
         for mistake in lists.mistakes:
             _log.error("list of networks left out", reason=mistake)
+        if self._ready and lists.mistakes:
+            return  # what is in force is better than what ships
         self._proposer.guard.configure(self._config.egress, lists=lists, own=self._own)
         self._ready = True
         now = self._clock()
@@ -160,6 +166,8 @@ class Learning:
         self._proposer.flush(now)
         self._pump(now)
         self._saver.tick(now)
+        if self._ranges.changed(now) and (self._loading is None or self._loading.done()):
+            self._read_ranges()
 
     def follow(self, overrides: Iterable[Override]) -> None:
         """Take in what analysts and detectors decided."""
@@ -283,13 +291,16 @@ class Learning:
             self._fail(f"blocked names are not resolved, only what clients were given is known: {error}")
         self.equip(self._engine)
 
-    async def _read_ranges(self) -> None:
+    def _read_ranges(self) -> None:
+        self._loading = asyncio.get_running_loop().create_task(self._take_up_ranges())
+
+    async def _take_up_ranges(self) -> None:
         """Read the lists of networks off the loop, then do what waited for them."""
-        folder = self._config.data_dir / FOLDER / RANGES
         try:
-            lists = await asyncio.get_running_loop().run_in_executor(None, load_lists, folder)
+            lists = await asyncio.get_running_loop().run_in_executor(None, self._ranges.read)
         except (BadFeed, OSError) as error:
-            self._fail(f"nothing is learnt, the lists of networks cannot be read: {error}")
+            if not self._ready:
+                self._fail(f"nothing is learnt, the lists of networks cannot be read: {error}")
             return
         self.begin(lists)
 

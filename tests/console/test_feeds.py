@@ -7,12 +7,12 @@ from typing import Any
 
 from place import CONFIG, Place, documented
 
-UPDATE_KEYS = {"feeds", "generation", "published", "names", "seconds", "message"}
+UPDATE_KEYS = {"feeds", "generation", "published", "names", "seconds", "message", "lists"}
 REPORT_KEYS = {
     "name", "status", "syntax", "lines", "names", "bad", "unsupported", "added", "removed", "seconds", "message",
     "bad_lines", "unsupported_lines",
 }  # fmt: skip
-LIST_KEYS = {"feeds", "generation", "names", "created", "history"}
+LIST_KEYS = {"feeds", "generation", "names", "created", "history", "networks"}
 FEED_KEYS = {"name", "mode", "category", "confidence", "syntax", "fetched", "names", "bad", "unsupported", "in_force"}
 DIFF_KEYS = {"source", "added", "removed", "added_sample", "removed_sample"}
 SECOND = '\n[[feeds.source]]\nname = "second"\nurl = "file:second.txt"\n'

@@ -144,6 +144,7 @@ def test_whole_numbers_do_for_seconds_and_stay_seconds() -> None:
             'feeds.source[0].name: "My Feed" is not made of a-z, 0-9 and inner hyphens; write "my-feed"',
         ),
         ("feeds.source = [{name = 'a', url = 'ftp://h/p'}]", "feeds.source[0].url: the value has no scheme of file:,"),
+        ("egress.lists = 'ftp://h/lists'", "egress.lists: the value has no scheme of file:, http:, https:; write"),
         ("feeds.source = [{name = 'a', url = 'https:'}]", "feeds.source[0].url: the value names no host; write"),
         ("feeds.source = [{name = 'a', url = 'file://h/p'}]", "feeds.source[0].url: the value names no file of this"),
         ("feeds.source = [{name = 'a', url = 'http://h:99999/'}]", "feeds.source[0].url: the value is not a URL (Port"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
@@ -22,13 +23,14 @@ from core.event import Event
 from core.names import from_labels, from_text, to_text
 from core.verdict import Action, Cause, Reason, Trigger
 from egress.orders import Block, Refusal, Release
-from egress.range_lists import Lists
+from egress.range_lists import Lists, file_name, pack, put
 from egress.ranges import Ranges, listed
 from feeds.overlay import CONVICTS, Override
 from resolver.blamed import LEARNT, MAX_PER_HOUR, Blamer
-from resolver.learning import FOLDER, MAX_EARLY, Learning
+from resolver.learning import FOLDER, MAX_EARLY, RANGES, Learning
 from resolver.lookups import MAX_IN_FLIGHT, MAX_QUEUED
 from resolver.posting import Post
+from resolver.ranging import LOOK
 from resolver.targets import EMPTY, LONGEST, REST
 from resolver.upstream import Answer, Question
 
@@ -460,7 +462,92 @@ def test_a_flood_before_the_ranges_are_known_is_bounded_and_asked_again(tmp_path
     assert len(scene.addresses) == MAX_EARLY + 5
 
 
+def newer(scene: Scene, network: str, date: str = "2099-01-01") -> None:
+    """Put a newer list of shared networks where the updater does."""
+    octets = pack("shared", [listed("a newer CDN", [network])], date=date, source="a test")
+    put(scene.config.data_dir / FOLDER / RANGES, "shared", octets)
+
+
+async def read_again(scene: Scene) -> None:
+    """Let time pass until the next look, and what it begins be done."""
+    scene.clock.now += LOOK
+    scene.learning.tick(scene.clock.now)
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    await asyncio.gather(*others)
+
+
+async def test_newer_lists_of_networks_are_taken_up_without_a_restart(scene: Scene) -> None:
+    newer(scene, "25.0.0.0/29")
+    scene.learning.tick(scene.clock.now)
+    scene.blocked("c2.evil.example")
+    assert {item.client for item in scene.proposals} == {b""}
+    await read_again(scene)
+    scene.blocked("shared.evil.example", client="10.0.0.8")
+    assert scene.proposals[-1].client == b"", "a network of the older lists only"
+    scene.blocked("end.cdn.example", client="10.0.0.9")
+    assert scene.addresses >= {"25.0.0.7", "25.99.0.1"}
+    assert {str(ip_address(item.client)) for item in scene.proposals if item.client} == {"10.0.0.9"}
+
+
+async def test_lists_that_nobody_touched_are_not_read_again(scene: Scene) -> None:
+    newer(scene, "25.0.0.0/29")
+    await read_again(scene)
+    guard = scene.learning._proposer.guard
+    before = guard._lists
+    await read_again(scene)
+    assert guard._lists is before
+    newer(scene, "25.0.0.0/28")
+    await read_again(scene)
+    assert guard._lists is not before
+
+
+async def test_a_list_that_goes_bad_leaves_what_was_read(scene: Scene) -> None:
+    newer(scene, "25.0.0.0/29")
+    await read_again(scene)
+    path = scene.config.data_dir / FOLDER / RANGES / file_name("shared")
+    path.write_bytes(path.read_bytes()[:-9])
+    await read_again(scene)
+    scene.blocked("end.cdn.example", client="10.0.0.9")
+    assert [str(ip_address(item.client)) for item in scene.proposals] == ["10.0.0.9"]
+
+
+async def test_of_lists_that_are_gone_those_that_ship_are_taken(scene: Scene) -> None:
+    newer(scene, "25.0.0.0/29")
+    await read_again(scene)
+    (scene.config.data_dir / FOLDER / RANGES / file_name("shared")).unlink()
+    await read_again(scene)
+    scene.blocked("end.cdn.example", client="10.0.0.9")
+    assert [item.client for item in scene.proposals] == [b""]
+
+
+async def test_a_bad_list_at_the_start_leaves_those_that_ship(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, ready=False, learn="passive")
+    folder = scene.config.data_dir / FOLDER / RANGES
+    folder.mkdir(parents=True)
+    (folder / file_name("shared")).write_bytes(b"half")
+    scene.learning.start()
+    await asyncio.gather(*(asyncio.all_tasks() - {asyncio.current_task()}))
+    scene.blocked("www.odd.example", trigger=Trigger.ADDRESS, member="104.16.0.1")
+    scene.learning.close()
+    assert [str(ip_address(item.client)) for item in scene.proposals] == ["10.0.0.7"]
+
+
 # ---- what speaks against it
+
+
+def test_an_address_behind_the_own_nat64_prefix_is_the_address_it_carries(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, never=("25.0.0.1/32",))
+    inside = "2a02:64::1900:1"
+    scene.blocked("www.odd.example", trigger=Trigger.ADDRESS, member=inside)
+    assert scene.addresses == {inside}
+    local = msgspec.structs.replace(scene.config.local, dns64_prefix="2a02:64::/96")
+    scene.config = msgspec.structs.replace(scene.config, local=local)
+    scene.learning = scene.made()
+    scene.learning.begin(LISTS)
+    before = len(scene.proposals)
+    scene.blocked("www.other.example", trigger=Trigger.ADDRESS, member=inside)
+    assert len(scene.proposals) == before
+    assert [one.rule for one in scene.of(Refusal)] == ["never"]
 
 
 def test_what_the_organisation_uses_is_refused_and_told_once_in_ten_minutes(scene: Scene) -> None:
