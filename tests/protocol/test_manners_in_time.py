@@ -91,15 +91,29 @@ def test_addresses_take_turns_and_stay_in_order_where_turned_off(place: Office) 
 
 
 def test_popular_names_are_asked_anew_while_the_old_answer_serves(place: Office) -> None:
-    """libunbound gives an answer of its own cache up when it expires, no sooner; nobody waits for that."""
-    name, ttl = "ttl5-popular.toy.net", 5
+    """libunbound gives an answer of its own cache up when it expires, no sooner; nobody waits for that.
+
+    A machine that stands still for a second when the answer expires asks late, so there are three tries.
+    """
+    assert any(_is_renewed(place, f"ttl5-popular{attempt}", 5) for attempt in range(3))
+
+
+def _is_renewed(place: Office, label: str, ttl: int) -> bool:
+    before = _prefetched(place)
     deadline = time.monotonic() + ttl + 4
-    while len(place.toy.asked("ttl5-popular")) < 2 and time.monotonic() < deadline:
-        assert data(place.first.ask(name)) == ["192.0.2.90"]
+    while len(place.toy.asked(label)) < 2 and time.monotonic() < deadline:
+        assert data(place.first.ask(f"{label}.toy.net")) == ["192.0.2.90"]
         time.sleep(0.1)  # what makes it popular
-    first, second = (at for at, _ in place.toy.asked("ttl5-popular")[:2])
+    first, second = (at for at, _ in place.toy.asked(label)[:2])
     assert ttl / 2 < second - first < ttl + 2
-    place.first.wait(lambda: any(worker["prefetched"] for worker in place.first.status()["workers"]))
+    deadline = time.monotonic() + 3.0  # workers report each second
+    while _prefetched(place) == before and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return _prefetched(place) > before
+
+
+def _prefetched(place: Office) -> int:
+    return sum(worker["prefetched"] for worker in place.first.status()["workers"])
 
 
 # ---- what the authority sees
