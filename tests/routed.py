@@ -1,4 +1,4 @@
-"""A client, a router and a server in network namespaces of their own, for what acts on packets that are passed on."""
+"""Clients, a router and a server in network namespaces of their own, for what acts on packets that are passed on."""
 
 from __future__ import annotations
 
@@ -9,19 +9,23 @@ import shutil
 import socket
 import subprocess
 import threading
+import time
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 PORT = 4444
-C2 = "91.66.0.80"  # the server also has .81, a neighbour that is never blocked
-NEIGHBOUR = "91.66.0.81"
-CLIENT = "10.20.1.2"
-PATIENCE = 5.0
+C2 = {4: "91.66.0.80", 6: "2a01:66::80"}  # the server also has .81, a neighbour that is never blocked
+NEIGHBOUR = {4: "91.66.0.81", 6: "2a01:66::81"}
+CLIENT = {4: "10.20.1.2", 6: "fd20:1::2"}
+GUEST = {4: "10.20.2.2", 6: "fd20:2::2"}
+AT_ONCE = 1.0  # seconds; a dropped packet would take the whole patience
+PATIENCE = 10.0
 _CLONE_NEWNET = 0x40000000
+_FORWARDING = ("net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding")
 
 
 def why_not() -> str:
@@ -36,13 +40,32 @@ def why_not() -> str:
     return ""
 
 
-class Routed:
-    """The three namespaces, named after one tag; the server echoes on PORT."""
+def echo(peer: socket.socket) -> None:
+    """Send back whatever comes."""
+    with peer, contextlib.suppress(OSError):
+        while data := peer.recv(65536):
+            peer.sendall(data)
 
-    def __init__(self) -> None:
+
+class Routed:
+    """The namespaces, named after one tag: clients 10.20.N.2 and fd20:N::2, the router, and the server."""
+
+    def __init__(
+        self,
+        *clients: str,
+        served: Sequence[str] = (*C2.values(), *NEIGHBOUR.values()),
+        ports: Sequence[int] = (PORT,),
+        serve: Callable[[socket.socket], None] = echo,
+        rules: str = "",
+        keys: Sequence[str] = (),
+    ) -> None:
+        """`served`: the addresses of the server, which `serve`s each connection; `rules`, `keys`: of the router."""
         self.tag = f"ph{uuid.uuid4().hex[:6]}"
+        self._clients = clients or ("client",)
+        self._served, self._ports, self._serve = served, ports, serve
+        self._rules, self._keys = rules, (*_FORWARDING, *keys)
         self._made: list[str] = []
-        self._listener: socket.socket | None = None
+        self._listeners: list[socket.socket] = []
 
     def __enter__(self) -> Routed:
         try:
@@ -61,9 +84,13 @@ class Routed:
     def ip(self, *arguments: str) -> str:
         return _run("ip", *arguments)
 
+    def inside(self, short: str, *command: str, text: str | None = None) -> str:
+        """What a command says in a namespace."""
+        return _run("ip", "netns", "exec", self.name(short), *command, text=text)
+
     def nft(self, *arguments: str) -> str:
         """What `nft` says on the router."""
-        return _run("ip", "netns", "exec", self.name("router"), "nft", *arguments)
+        return self.inside("router", "nft", *arguments)
 
     @contextlib.contextmanager
     def at(self, short: str) -> Iterator[None]:
@@ -78,46 +105,64 @@ class Routed:
             os.close(there)
             os.close(home)
 
-    def connect(self, address: str) -> socket.socket:
-        """A connection of the client's."""
-        with self.at("client"):
-            return socket.create_connection((address, PORT), timeout=PATIENCE)
+    def connect(self, short: str, address: str, port: int = PORT) -> socket.socket:
+        """A connection of a client's."""
+        with self.at(short):
+            return socket.create_connection((address, port), timeout=PATIENCE)
 
-    def reaches(self, address: str) -> bool:
-        """Whether the client has an answer from there."""
+    def reaches(self, short: str, address: str) -> bool:
+        """Whether a client has an answer from there."""
         try:
-            with self.connect(address) as connection:
+            with self.connect(short, address) as connection:
                 return echoes(connection)
         except OSError:
             return False
 
+    def refused_at_once(self, short: str, address: str) -> bool:
+        """Whether a client is told no, and does not wait for it."""
+        begun = time.monotonic()
+        try:
+            self.connect(short, address).close()
+        except (ConnectionRefusedError, PermissionError):
+            return time.monotonic() - begun < AT_ONCE
+        return False
+
     def _build(self) -> None:
-        for name in ("client", "router", "server"):
+        for name in (*self._clients, "router", "server"):
             self.ip("netns", "add", self.name(name))
             self._made.append(name)
             self.ip("-n", self.name(name), "link", "set", "lo", "up")
-        _run("ip", "netns", "exec", self.name("router"), "sysctl", "-qw", "net.ipv4.ip_forward=1")
-        self._wire("client", "10.20.1.")
-        self._wire("server", "91.66.0.")
-        for address in (C2, NEIGHBOUR):
-            self.ip("-n", self.name("server"), "address", "add", f"{address}/24", "dev", "eth0")
+        self.inside("router", "sysctl", "-qw", *(f"{key}=1" for key in self._keys))
+        for number, name in enumerate(self._clients, 1):
+            self._wire(name, f"10.20.{number}.", f"fd20:{number}::")
+        self._wire("server", "91.66.0.", "2a01:66::")
+        for address in self._served:
+            where = (f"{address}/64", "dev", "eth0", "nodad") if ":" in address else (f"{address}/24", "dev", "eth0")
+            self.ip("-n", self.name("server"), "address", "add", *where)
+        if self._rules:
+            self.inside("router", "nft", "-f", "-", text=self._rules)
         with self.at("server"):
-            self._listener = socket.create_server(("0.0.0.0", PORT))
-        threading.Thread(target=_echo, args=(self._listener,), daemon=True).start()
+            for port in self._ports:
+                listener = socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True)
+                self._listeners.append(listener)
+        for listener in self._listeners:
+            threading.Thread(target=_accept, args=(listener, self._serve), daemon=True).start()
 
-    def _wire(self, name: str, net: str) -> None:
+    def _wire(self, name: str, four: str, six: str) -> None:
         here, there, end = self.name(name), self.name("router"), f"to-{name}"
         self.ip("link", "add", end, "netns", there, "type", "veth", "peer", "name", "eth0", "netns", here)
         for space, device, number in ((there, end, "1"), (here, "eth0", "2")):
-            self.ip("-n", space, "address", "add", f"{net}{number}/24", "dev", device)
+            self.ip("-n", space, "address", "add", f"{four}{number}/24", "dev", device)
+            self.ip("-n", space, "address", "add", f"{six}{number}/64", "dev", device, "nodad")
             self.ip("-n", space, "link", "set", device, "up")
-        self.ip("-n", here, "route", "add", "default", "via", f"{net}1")
+        self.ip("-n", here, "route", "add", "default", "via", f"{four}1")
+        self.ip("-n", here, "-6", "route", "add", "default", "via", f"{six}1")
 
     def _remove(self) -> None:
-        if self._listener is not None:
+        for listener in self._listeners:
             with contextlib.suppress(OSError):
-                self._listener.shutdown(socket.SHUT_RDWR)
-            self._listener.close()
+                listener.shutdown(socket.SHUT_RDWR)
+            listener.close()
         while self._made:
             self.ip("netns", "delete", self.name(self._made.pop()))
 
@@ -132,8 +177,8 @@ def echoes(connection: socket.socket, seconds: float = PATIENCE) -> bool:
         return False
 
 
-def _run(*command: str) -> str:
-    done = subprocess.run(command, capture_output=True, text=True)
+def _run(*command: str, text: str | None = None) -> str:
+    done = subprocess.run(command, input=text, capture_output=True, text=True)
     assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}"
     return done.stdout
 
@@ -144,16 +189,10 @@ def _enter(descriptor: int) -> None:
         raise OSError(ctypes.get_errno(), "setns")
 
 
-def _echo(listener: socket.socket) -> None:
+def _accept(listener: socket.socket, serve: Callable[[socket.socket], None]) -> None:
     while True:
         try:
             peer, _ = listener.accept()
         except OSError:
             return
-        threading.Thread(target=_echo_one, args=(peer,), daemon=True).start()
-
-
-def _echo_one(peer: socket.socket) -> None:
-    with peer, contextlib.suppress(OSError):
-        while data := peer.recv(65536):
-            peer.sendall(data)
+        threading.Thread(target=serve, args=(peer,), daemon=True).start()

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from routed import C2, CLIENT, NEIGHBOUR, Routed, echoes, why_not
+import routed
+from routed import Routed, echoes, why_not
 
 from core.config import Config
 from core.config_load import load
@@ -28,6 +29,7 @@ from egress.plan import Proposal
 from feeds.redis import EmbeddedServer, connect, find_server
 
 ROOT = Path(__file__).parents[2]
+C2, NEIGHBOUR, CLIENT = routed.C2[4], routed.NEIGHBOUR[4], routed.CLIENT[4]
 SOON = 0.25  # seconds from the order to the packet that no longer passes
 PATIENCE = 20.0
 SETTLE = 0.5  # seconds between looks at the firewall, in place of a minute
@@ -150,16 +152,16 @@ def last_echo(connection: socket.socket) -> float:
 
 
 def test_a_running_connection_is_cut_soon_after_the_order_and_free_again_after_a_release(live: Live) -> None:
-    with live.net.connect(C2) as running, live.net.connect(NEIGHBOUR) as other:
+    with live.net.connect("client", C2) as running, live.net.connect("client", NEIGHBOUR) as other:
         assert echoes(running)
         live.send(block())
         assert last_echo(running) < SOON
         assert echoes(other)
-    assert not live.net.reaches(C2)
+    assert not live.net.reaches("client", C2)
     begun = time.monotonic()
     assert live.ask(Release(0.0, "ann", "test", address=ip_address(C2).packed, reply="1"))["text"] == "1 row released"
     assert time.monotonic() - begun < 1.0
-    assert live.net.reaches(C2)
+    assert live.net.reaches("client", C2)
 
 
 def test_killed_and_started_again_it_holds_what_it_held_and_what_was_ordered_meanwhile(live: Live) -> None:
@@ -167,7 +169,7 @@ def test_killed_and_started_again_it_holds_what_it_held_and_what_was_ordered_mea
     live.send(block())
     until(lambda: C2 in live.elements())
     assert live.end(signal.SIGKILL) == -signal.SIGKILL
-    assert not live.net.reaches(C2)  # blocks stay
+    assert not live.net.reaches("client", C2)  # blocks stay
     live.net.nft("flush", "set", "inet", "plughole", "block4")
     live.send(block("91.66.0.90"))
     live.start()
@@ -177,26 +179,26 @@ def test_killed_and_started_again_it_holds_what_it_held_and_what_was_ordered_mea
 
 def test_a_table_a_stranger_deleted_comes_back(live: Live) -> None:
     live.send(block(client=CLIENT))
-    until(lambda: not live.net.reaches(C2))
+    until(lambda: not live.net.reaches("client", C2))
     live.net.nft("delete", "table", "inet", "plughole")
-    assert live.net.reaches(C2)
-    until(lambda: not live.net.reaches(C2), SETTLE + 2.0)
+    assert live.net.reaches("client", C2)
+    until(lambda: not live.net.reaches("client", C2), SETTLE + 2.0)
     live.net.nft("flush", "ruleset")
-    until(lambda: not live.net.reaches(C2), SETTLE + 2.0)
+    until(lambda: not live.net.reaches("client", C2), SETTLE + 2.0)
 
 
 def test_panic_opens_at_once_and_ends_as_fast(live: Live) -> None:
     live.send(block())
-    until(lambda: not live.net.reaches(C2))
+    until(lambda: not live.net.reaches("client", C2))
     live.ask(Panic(0.0, "ann", "test", on=True, reply="1"))
-    assert live.net.reaches(C2)
+    assert live.net.reaches("client", C2)
     live.ask(Panic(0.0, "ann", "test", on=False, reply="2"))
-    assert not live.net.reaches(C2)
+    assert not live.net.reaches("client", C2)
 
 
 def test_it_ends_when_told_and_blocks_stay_until_they_run_out(live: Live) -> None:
     live.send(block())
-    until(lambda: not live.net.reaches(C2))
+    until(lambda: not live.net.reaches("client", C2))
     assert live.end() == 0
-    assert not live.net.reaches(C2)
+    assert not live.net.reaches("client", C2)
     assert live.client.hgetall("egress:agents") == {}

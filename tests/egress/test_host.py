@@ -21,8 +21,8 @@ _SKIPPED = why_not()
 def test_addresses_and_gateways_of_a_namespace() -> None:
     with Routed() as net:
         with net.at("client"):
-            assert {CLIENT, "127.0.0.1"} <= set(host.addresses())
-            assert host.gateways() == ["10.20.1.1"]
+            assert {CLIENT[4], "127.0.0.1"} <= set(host.addresses())
+            assert host.gateways() == ["10.20.1.1", "fd20:1::1"]
         net.ip(
             "-n",
             net.name("client"),
@@ -37,7 +37,7 @@ def test_addresses_and_gateways_of_a_namespace() -> None:
             "10.20.1.4",
         )
         with net.at("client"):
-            assert host.gateways() == ["10.20.1.1", "10.20.1.3", "10.20.1.4"]
+            assert host.gateways() == ["10.20.1.1", "10.20.1.3", "10.20.1.4", "fd20:1::1"]
         with net.at("router"):
             assert {"10.20.1.1", "91.66.0.1"} <= set(host.addresses())
             assert host.gateways() == []

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import os
-import shutil
-import socket
-import subprocess
 import sys
 import threading
 import time
-import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from routed import AT_ONCE, C2, CLIENT, NEIGHBOUR, PATIENCE, Routed, echoes, why_not
 
 from egress.enforcer import Absent, Enforcer, Lease, Target
 from egress.nftables import Nftables
@@ -24,13 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[2]
-PORT = 4444
-C2 = {4: "91.66.0.80", 6: "2a01:66::80"}  # the server also has .81, a neighbour that is never blocked
-NEIGHBOUR = {4: "91.66.0.81", 6: "2a01:66::81"}
-CLIENT = {4: "10.20.1.2", 6: "fd20:1::2"}
-GUEST = {4: "10.20.2.2", 6: "fd20:2::2"}
-AT_ONCE = 1.0  # seconds; a dropped packet would take the whole patience
-PATIENCE = 5.0
 FOREIGN = """
 table inet office {
   set hosts { type ipv4_addr; flags timeout; elements = { 10.9.9.9 timeout 1d } }
@@ -39,130 +26,18 @@ table inet office {
 """
 
 
-def _reason_to_skip() -> str:
-    if os.geteuid():
-        return "needs root"
-    for binary in ("nft", "ip"):
-        if shutil.which(binary) is None:
-            return f"{binary} is missing (packages nftables, iproute2)"
-    if subprocess.run(["unshare", "--net", "nft", "list", "tables"], capture_output=True).returncode:
-        return "no network namespace with nftables can be made here"
-    return ""
-
-
-_SKIPPED = _reason_to_skip()
+_SKIPPED = why_not()
 pytestmark = pytest.mark.skipif(bool(_SKIPPED), reason=_SKIPPED)
 
 
-def _run(*command: str, text: str | None = None) -> str:
-    done = subprocess.run(command, input=text, capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}"
-    return done.stdout
-
-
-class Net:
-    """Namespaces client, guest, router and server, named after one tag."""
-
-    def __init__(self) -> None:
-        self.tag = f"ph{uuid.uuid4().hex[:6]}"
-        self.made: list[str] = []
-
-    def build(self) -> None:
-        for name in ("client", "guest", "router", "server"):
-            self.ip("netns", "add", self.name(name))
-            self.made.append(name)
-            self.ip("-n", self.name(name), "link", "set", "lo", "up")
-        self.inside("router", "sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
-        self.wire("client", "10.20.1.", "fd20:1::")
-        self.wire("guest", "10.20.2.", "fd20:2::")
-        self.wire("server", "91.66.0.", "2a01:66::")
-        for address in (f"{C2[4]}/24", f"{NEIGHBOUR[4]}/24", f"{C2[6]}/64", f"{NEIGHBOUR[6]}/64"):
-            self.ip("-n", self.name("server"), "address", "add", address, "dev", "eth0", *["nodad"] * (":" in address))
-        self.inside("router", "nft", "-f", "-", text=FOREIGN)
-
-    def wire(self, name: str, four: str, six: str) -> None:
-        here, there = self.name(name), self.name("router")
-        end = f"to-{name}"
-        self.ip("link", "add", end, "netns", there, "type", "veth", "peer", "name", "eth0", "netns", here)
-        for space, device, number in ((there, end, "1"), (here, "eth0", "2")):
-            self.ip("-n", space, "address", "add", f"{four}{number}/24", "dev", device)
-            self.ip("-n", space, "address", "add", f"{six}{number}/64", "dev", device, "nodad")
-            self.ip("-n", space, "link", "set", device, "up")
-        self.ip("-n", here, "route", "add", "default", "via", f"{four}1")
-        self.ip("-n", here, "-6", "route", "add", "default", "via", f"{six}1")
-
-    def name(self, short: str) -> str:
-        return f"{self.tag}-{short}"
-
-    def ip(self, *arguments: str) -> str:
-        return _run("ip", *arguments)
-
-    def inside(self, short: str, *command: str, text: str | None = None) -> str:
-        return _run("ip", "netns", "exec", self.name(short), *command, text=text)
-
-    def remove(self) -> None:
-        for name in self.made:
-            self.ip("netns", "delete", self.name(name))
-
-    @contextlib.contextmanager
-    def at(self, short: str) -> Iterator[None]:
-        """What this thread opens or starts meanwhile belongs to the namespace."""
-        home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
-        there = os.open(Path("/run/netns") / self.name(short), os.O_RDONLY)
-        try:
-            _enter(there)
-            yield
-        finally:
-            _enter(home)
-            os.close(there)
-            os.close(home)
-
-    def connect(self, short: str, address: str) -> socket.socket:
-        with self.at(short):
-            return socket.create_connection((address, PORT), timeout=PATIENCE)
-
-
-def _enter(descriptor: int) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.setns(descriptor, 0x40000000):
-        raise OSError(ctypes.get_errno(), "setns")
-
-
-def _echo(listener: socket.socket) -> None:
-    while True:
-        try:
-            peer, _ = listener.accept()
-        except OSError:
-            return
-        threading.Thread(target=_echo_one, args=(peer,), daemon=True).start()
-
-
-def _echo_one(peer: socket.socket) -> None:
-    with peer, contextlib.suppress(OSError):
-        while data := peer.recv(65536):
-            peer.sendall(data)
-
-
 @pytest.fixture(scope="module")
-def net() -> Iterator[Net]:
-    net = Net()
-    listener = None
-    try:
-        net.build()
-        with net.at("server"):
-            listener = socket.create_server(("::", PORT), family=socket.AF_INET6, dualstack_ipv6=True)
-        threading.Thread(target=_echo, args=(listener,), daemon=True).start()
-        yield net
-    finally:
-        if listener is not None:
-            with contextlib.suppress(OSError):
-                listener.shutdown(socket.SHUT_RDWR)
-            listener.close()
-        net.remove()
+def net() -> Iterator[Routed]:
+    with Routed("client", "guest", rules=FOREIGN) as made:
+        yield made
 
 
 @pytest.fixture
-def firewall(net: Net) -> Iterator[Nftables]:
+def firewall(net: Routed) -> Iterator[Nftables]:
     with net.at("router"):
         made = Nftables()
         made.prepare()
@@ -171,49 +46,27 @@ def firewall(net: Net) -> Iterator[Nftables]:
     made.close()
 
 
-def echoes(connection: socket.socket, seconds: float = PATIENCE) -> bool:
-    """Whether a word comes back in time; an error of the connection is a no."""
-    connection.settimeout(seconds)
-    try:
-        connection.sendall(b"ping")
-        return connection.recv(65536) != b""
-    except OSError:
-        return False
-
-
-def refused_at_once(net: Net, short: str, address: str) -> bool:
-    begun = time.monotonic()
-    with pytest.raises((ConnectionRefusedError, PermissionError)):
-        net.connect(short, address)
-    return time.monotonic() - begun < AT_ONCE
-
-
-def reaches(net: Net, short: str, address: str) -> bool:
-    with net.connect(short, address) as connection:
-        return echoes(connection)
-
-
 def targets(firewall: Enforcer) -> set[Target]:
     return {standing.target for standing in firewall.present()}
 
 
 @pytest.mark.parametrize("family", [4, 6])
-def test_a_connection_by_literal_address_is_refused_at_once(net: Net, firewall: Nftables, family: int) -> None:
-    assert reaches(net, "client", C2[family])
+def test_a_connection_by_literal_address_is_refused_at_once(net: Routed, firewall: Nftables, family: int) -> None:
+    assert net.reaches("client", C2[family])
     assert firewall.apply(add=[Lease(Target(C2[family]), 60)]).done == 1
-    assert refused_at_once(net, "client", C2[family])
-    assert reaches(net, "client", NEIGHBOUR[family])
+    assert net.refused_at_once("client", C2[family])
+    assert net.reaches("client", NEIGHBOUR[family])
     (standing,) = firewall.present()
     assert standing.target == Target(C2[family])
     assert 50 < standing.seconds <= 60
     assert standing.packets >= 1
     assert standing.octets >= 40
     assert firewall.apply(remove=[Target(C2[family])]).done == 1
-    assert reaches(net, "client", C2[family])
+    assert net.reaches("client", C2[family])
 
 
 @pytest.mark.parametrize("family", [4, 6])
-def test_a_running_transfer_stops(net: Net, firewall: Nftables, family: int) -> None:
+def test_a_running_transfer_stops(net: Routed, firewall: Nftables, family: int) -> None:
     with net.connect("client", C2[family]) as running, net.connect("client", NEIGHBOUR[family]) as other:
         assert echoes(running)
         firewall.apply(add=[Lease(Target(C2[family]), 60)])
@@ -221,7 +74,7 @@ def test_a_running_transfer_stops(net: Net, firewall: Nftables, family: int) -> 
         assert echoes(other)
 
 
-def test_a_pure_download_stops_too(net: Net, firewall: Nftables) -> None:
+def test_a_pure_download_stops_too(net: Routed, firewall: Nftables) -> None:
     with net.connect("client", C2[4]) as running:
         running.sendall(bytes(2_000_000))  # comes back while we read, and we say nothing more
         running.settimeout(PATIENCE)
@@ -239,26 +92,26 @@ def test_a_pure_download_stops_too(net: Net, firewall: Nftables) -> None:
 
 
 @pytest.mark.parametrize("family", [4, 6])
-def test_a_pair_cuts_one_client_only(net: Net, firewall: Nftables, family: int) -> None:
+def test_a_pair_cuts_one_client_only(net: Routed, firewall: Nftables, family: int) -> None:
     pair = Target(C2[family], CLIENT[family])
     with net.connect("client", C2[family]) as cut, net.connect("guest", C2[family]) as kept:
         firewall.apply(add=[Lease(pair, 60)])
         assert not echoes(cut, 0.5)
         assert echoes(kept)
-    assert refused_at_once(net, "client", C2[family])
-    assert reaches(net, "guest", C2[family])
-    assert reaches(net, "client", NEIGHBOUR[family])
+    assert net.refused_at_once("client", C2[family])
+    assert net.reaches("guest", C2[family])
+    assert net.reaches("client", NEIGHBOUR[family])
     assert targets(firewall) == {pair}
 
 
-def test_a_block_runs_out_by_itself(net: Net, firewall: Nftables) -> None:
+def test_a_block_runs_out_by_itself(net: Routed, firewall: Nftables) -> None:
     firewall.apply(add=[Lease(Target(C2[4]), 0.4)])
-    assert refused_at_once(net, "client", C2[4])
+    assert net.refused_at_once("client", C2[4])
     until = time.monotonic() + PATIENCE
     while firewall.present() and time.monotonic() < until:
         threading.Event().wait(0.02)
     assert firewall.present() == []
-    assert reaches(net, "client", C2[4])
+    assert net.reaches("client", C2[4])
 
 
 def test_renewing_for_as_long_as_before_begins_anew(firewall: Nftables) -> None:
@@ -305,7 +158,7 @@ def test_many_that_are_gone_already_cost_no_more_than_a_listing(firewall: Nftabl
     assert firewall.present() == []
 
 
-def test_a_full_set_takes_what_fits_and_says_the_rest(net: Net) -> None:
+def test_a_full_set_takes_what_fits_and_says_the_rest(net: Routed) -> None:
     with net.at("router"):
         firewall = Nftables(capacity=10)
         firewall.prepare()
@@ -325,7 +178,7 @@ def test_a_full_set_takes_what_fits_and_says_the_rest(net: Net) -> None:
 
 
 @pytest.mark.parametrize("damage", ["flush ruleset", "delete table inet plughole", "flush table inet plughole"])
-def test_a_strangers_flush_is_seen_and_mended(net: Net, firewall: Nftables, damage: str) -> None:
+def test_a_strangers_flush_is_seen_and_mended(net: Routed, firewall: Nftables, damage: str) -> None:
     firewall.apply(add=[Lease(Target(C2[4]), 60)])
     net.inside("router", "nft", "-f", "-", text=damage)
     with pytest.raises(Absent):
@@ -337,18 +190,18 @@ def test_a_strangers_flush_is_seen_and_mended(net: Net, firewall: Nftables, dama
     with net.at("router"):
         firewall.prepare()
     firewall.apply(add=[Lease(Target(C2[4]), 60)])
-    assert refused_at_once(net, "client", C2[4])
+    assert net.refused_at_once("client", C2[4])
     if damage == "flush ruleset":
         net.inside("router", "nft", "-f", "-", text=FOREIGN)
 
 
-def test_a_strangers_flush_of_a_set_shows_as_missing_elements(net: Net, firewall: Nftables) -> None:
+def test_a_strangers_flush_of_a_set_shows_as_missing_elements(net: Routed, firewall: Nftables) -> None:
     firewall.apply(add=[Lease(Target(C2[4]), 60), Lease(Target(C2[6]), 60)])
     net.inside("router", "nft", "flush", "set", "inet", "plughole", "block4")
     assert targets(firewall) == {Target(C2[6])}
 
 
-def test_other_tables_are_as_they_were(net: Net, firewall: Nftables) -> None:
+def test_other_tables_are_as_they_were(net: Routed, firewall: Nftables) -> None:
     before = net.inside("router", "nft", "-s", "list", "table", "inet", "office").split("expires")[0]
     firewall.apply(add=[Lease(Target(C2[4]), 60)])
     firewall.flush()
@@ -359,22 +212,22 @@ def test_other_tables_are_as_they_were(net: Net, firewall: Nftables) -> None:
     assert net.inside("router", "nft", "list", "tables").split() == ["table", "inet", "office"]
 
 
-def test_preparing_again_keeps_the_elements(net: Net, firewall: Nftables) -> None:
+def test_preparing_again_keeps_the_elements(net: Routed, firewall: Nftables) -> None:
     firewall.apply(add=[Lease(Target(C2[4]), 60)])
     with net.at("router"):
         firewall.prepare()
         second = Nftables()
     assert targets(second) == {Target(C2[4])}
     second.close()
-    assert refused_at_once(net, "client", C2[4])
+    assert net.refused_at_once("client", C2[4])
 
 
-def test_counting_stops_nothing(net: Net) -> None:
+def test_counting_stops_nothing(net: Routed) -> None:
     with net.at("router"):
         firewall = Nftables(act="count")
         firewall.prepare()
     firewall.apply(add=[Lease(Target(C2[4]), 60)])
-    assert reaches(net, "client", C2[4])
+    assert net.reaches("client", C2[4])
     (standing,) = firewall.present()
     assert standing.packets >= 3
     firewall.withdraw()
@@ -395,7 +248,7 @@ def test_a_block_without_an_end_is_refused(firewall: Nftables, seconds: float) -
     assert firewall.present() == []
 
 
-def test_without_the_right_to_it_nothing_is_done(net: Net) -> None:
+def test_without_the_right_to_it_nothing_is_done(net: Routed) -> None:
     script = (
         "import os, socket, subprocess\n"
         "from egress.enforcer import Lease, Refused, Target\n"

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
-import os
-import shutil
 import socket
-import subprocess
 import tempfile
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
+from routed import C2, CLIENT, PATIENCE, PORT, Routed, why_not
 
 from core.config import Config, Redis, Server
 from core.errors import Unavailable
@@ -40,124 +36,19 @@ from journal import flow_rows
 from journal.flow_rows import Wanted
 from resolver.seeing import Seeing
 
-PORT = 4444
-C2 = {4: "91.66.0.80", 6: "2a01:66::80"}
-CLIENT = {4: "10.20.1.2", 6: "fd20:1::2"}
 MEGABYTE = 1_000_000
-PATIENCE = 10.0
 NAT = """
 table ip nat { chain out { type nat hook postrouting priority 100; oifname to-server masquerade; }; }
 table ip6 office { chain forward { type filter hook forward priority 0; ct state established,related accept; }; }
 """  # the second has the kernel track IPv6, which it does only where a rule asks
 
 
-def _reason_to_skip() -> str:
-    if os.geteuid():
-        return "needs root"
-    for binary in ("nft", "ip"):
-        if shutil.which(binary) is None:
-            return f"{binary} is missing (packages nftables, iproute2)"
-    if subprocess.run(["unshare", "--net", "nft", "list", "tables"], capture_output=True).returncode:
-        return "no network namespace with nftables can be made here"
-    return ""
-
-
-_SKIPPED = _reason_to_skip()
+_SKIPPED = why_not()
 pytestmark = pytest.mark.skipif(bool(_SKIPPED), reason=_SKIPPED)
 
 
-def _run(*command: str, text: str | None = None) -> str:
-    done = subprocess.run(command, input=text, capture_output=True, text=True)
-    assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}"
-    return done.stdout
-
-
-class Net:
-    """Namespaces client, router and server, named after one tag; the router hides the client behind its address."""
-
-    def __init__(self) -> None:
-        self.tag = f"ps{uuid.uuid4().hex[:6]}"
-        self.made: list[str] = []
-
-    def build(self) -> None:
-        for name in ("client", "router", "server"):
-            _run("ip", "netns", "add", self.name(name))
-            self.made.append(name)
-            _run("ip", "-n", self.name(name), "link", "set", "lo", "up")
-        keys = ("net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding", "net.netfilter.nf_conntrack_acct")
-        self.inside("router", "sysctl", "-qw", *(f"{key}=1" for key in keys))
-        self.wire("client", "10.20.1.", "fd20:1::")
-        self.wire("server", "91.66.0.", "2a01:66::")
-        for address in (f"{C2[4]}/24", f"{C2[6]}/64"):
-            nodad = ["nodad"] * (":" in address)
-            _run("ip", "-n", self.name("server"), "address", "add", address, "dev", "eth0", *nodad)
-        self.inside("router", "nft", "-f", "-", text=NAT)
-
-    def wire(self, name: str, four: str, six: str) -> None:
-        here, there = self.name(name), self.name("router")
-        end = f"to-{name}"
-        _run("ip", "link", "add", end, "netns", there, "type", "veth", "peer", "name", "eth0", "netns", here)
-        for space, device, number in ((there, end, "1"), (here, "eth0", "2")):
-            _run("ip", "-n", space, "address", "add", f"{four}{number}/24", "dev", device)
-            _run("ip", "-n", space, "address", "add", f"{six}{number}/64", "dev", device, "nodad")
-            _run("ip", "-n", space, "link", "set", device, "up")
-        _run("ip", "-n", here, "route", "add", "default", "via", f"{four}1")
-        _run("ip", "-n", here, "-6", "route", "add", "default", "via", f"{six}1")
-
-    def name(self, short: str) -> str:
-        return f"{self.tag}-{short}"
-
-    def inside(self, short: str, *command: str, text: str | None = None) -> str:
-        return _run("ip", "netns", "exec", self.name(short), *command, text=text)
-
-    def remove(self) -> None:
-        for name in self.made:
-            _run("ip", "netns", "delete", self.name(name))
-
-    @contextlib.contextmanager
-    def at(self, short: str) -> Iterator[None]:
-        """What this thread opens or starts meanwhile belongs to the namespace."""
-        home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
-        there = os.open(Path("/run/netns") / self.name(short), os.O_RDONLY)
-        try:
-            _enter(there)
-            yield
-        finally:
-            _enter(home)
-            os.close(there)
-            os.close(home)
-
-    def mac(self) -> bytes:
-        return bytes.fromhex(self.inside("client", "cat", "/sys/class/net/eth0/address").strip().replace(":", ""))
-
-    def connect(self, address: str, port: int = PORT) -> socket.socket:
-        with self.at("client"):
-            return socket.create_connection((address, port), timeout=PATIENCE)
-
-    def upload(self, address: str, octets: int) -> None:
-        """The server has taken it all and said so."""
-        with self.connect(address) as connection:
-            connection.sendall(bytes(octets))
-            connection.shutdown(socket.SHUT_WR)
-            assert connection.recv(16) == b"done"
-
-
-def _enter(descriptor: int) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.setns(descriptor, 0x40000000):
-        raise OSError(ctypes.get_errno(), "setns")
-
-
-def _sink(listener: socket.socket) -> None:
-    while True:
-        try:
-            peer, _ = listener.accept()
-        except OSError:
-            return
-        threading.Thread(target=_take, args=(peer,), daemon=True).start()
-
-
-def _take(peer: socket.socket) -> None:
+def take(peer: socket.socket) -> None:
+    """Take all there is, and say so."""
     with peer, contextlib.suppress(OSError):
         while peer.recv(1 << 16):
             pass
@@ -165,28 +56,27 @@ def _take(peer: socket.socket) -> None:
 
 
 @pytest.fixture(scope="module")
-def net() -> Iterator[Net]:
-    net = Net()
-    listeners = []
-    try:
-        net.build()
-        with net.at("server"):
-            listeners += [
-                socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True) for port in (PORT, 853)
-            ]
-        for listener in listeners:
-            threading.Thread(target=_sink, args=(listener,), daemon=True).start()
-        yield net
-    finally:
-        for listener in listeners:
-            with contextlib.suppress(OSError):
-                listener.shutdown(socket.SHUT_RDWR)
-            listener.close()
-        net.remove()
+def net() -> Iterator[Routed]:
+    """A client that the router hides behind its own address, and a server that takes uploads."""
+    keys = ("net.netfilter.nf_conntrack_acct",)
+    with Routed(served=tuple(C2.values()), ports=(PORT, 853), serve=take, rules=NAT, keys=keys) as made:
+        yield made
+
+
+def mac(net: Routed) -> bytes:
+    return bytes.fromhex(net.inside("client", "cat", "/sys/class/net/eth0/address").strip().replace(":", ""))
+
+
+def upload(net: Routed, address: str, octets: int) -> None:
+    """The server has taken it all and said so."""
+    with net.connect("client", address) as connection:
+        connection.sendall(bytes(octets))
+        connection.shutdown(socket.SHUT_WR)
+        assert connection.recv(16) == b"done"
 
 
 @pytest.fixture
-def firewall(net: Net) -> Iterator[Nftables]:
+def firewall(net: Routed) -> Iterator[Nftables]:
     with net.at("router"):
         made = Nftables()
         made.prepare()
@@ -226,7 +116,7 @@ def packed(address: str) -> bytes:
 
 
 @contextlib.contextmanager
-def hearing(net: Net, part: Hearing, ready: Callable[[], bool] = lambda: True) -> Iterator[Heard]:
+def hearing(net: Routed, part: Hearing, ready: Callable[[], bool] = lambda: True) -> Iterator[Heard]:
     """The part runs on the router and hears; it is stopped at the end."""
     heard = Heard()
     with net.at("router"):
@@ -245,14 +135,14 @@ def wait(true: Callable[[], bool]) -> None:
         time.sleep(0.001)
 
 
-def listens(net: Net) -> Callable[[], bool]:
+def listens(net: Routed) -> Callable[[], bool]:
     """Whether somebody has the log group."""
     return lambda: net.inside("router", "cat", "/proc/net/netfilter/nfnetlink_log").strip().startswith("5 ")
 
 
-def refused(net: Net, address: str, port: int = PORT) -> None:
+def refused(net: Routed, address: str, port: int = PORT) -> None:
     with pytest.raises(ConnectionRefusedError):
-        net.connect(address, port)
+        net.connect("client", address, port)
 
 
 def attempts(blocked: set[str]) -> Attempts:
@@ -260,7 +150,9 @@ def attempts(blocked: set[str]) -> Attempts:
 
 
 @pytest.mark.parametrize("family", [4, 6])
-def test_a_blocked_connection_is_an_attempt_within_50_milliseconds(net: Net, firewall: Nftables, family: int) -> None:
+def test_a_blocked_connection_is_an_attempt_within_50_milliseconds(
+    net: Routed, firewall: Nftables, family: int
+) -> None:
     firewall.apply(add=[Lease(Target(C2[family]), 60)])
     took = []
     with hearing(net, attempts({C2[family]}), listens(net)) as heard:
@@ -274,11 +166,11 @@ def test_a_blocked_connection_is_an_attempt_within_50_milliseconds(net: Net, fir
     assert abs(first.at - time.time()) < PATIENCE
     assert (first.agent, first.client, first.address) == ("gate", packed(CLIENT[family]), packed(C2[family]))
     assert (first.protocol, first.port, first.packets, first.rule) == (6, PORT, 1, "block")
-    assert first.mac == net.mac()
+    assert first.mac == mac(net)
     assert [one.port for one in heard.attempts()] == list(range(PORT, PORT + 5))
 
 
-def test_the_same_again_is_told_once_more_and_together(net: Net, firewall: Nftables) -> None:
+def test_the_same_again_is_told_once_more_and_together(net: Routed, firewall: Nftables) -> None:
     firewall.apply(add=[Lease(Target(C2[4]), 60)])
     part = attempts({C2[4]})
     with hearing(net, part, listens(net)) as heard:
@@ -292,9 +184,9 @@ def test_the_same_again_is_told_once_more_and_together(net: Net, firewall: Nftab
     }  # fmt: skip
 
 
-def test_what_a_blocked_address_sends_is_the_clients_attempt(net: Net, firewall: Nftables) -> None:
+def test_what_a_blocked_address_sends_is_the_clients_attempt(net: Routed, firewall: Nftables) -> None:
     part = attempts({C2[4]})
-    with hearing(net, part, listens(net)) as heard, net.connect(C2[4]) as running:
+    with hearing(net, part, listens(net)) as heard, net.connect("client", C2[4]) as running:
         firewall.apply(add=[Lease(Target(C2[4]), 60)])
         running.sendall(b"ping")
         heard.until(lambda: bool(heard.told))
@@ -305,7 +197,7 @@ def test_what_a_blocked_address_sends_is_the_clients_attempt(net: Net, firewall:
 
 
 def test_a_group_somebody_else_has_is_a_trouble_and_tried_again(
-    net: Net, firewall: Nftables, monkeypatch: pytest.MonkeyPatch
+    net: Routed, firewall: Nftables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("egress.part.RETRY", 0.05)
     firewall.apply(add=[Lease(Target(C2[4]), 60)])
@@ -325,7 +217,7 @@ def test_a_group_somebody_else_has_is_a_trouble_and_tried_again(
 
 
 def test_more_than_there_is_room_for_is_counted_and_survived(
-    net: Net, firewall: Nftables, monkeypatch: pytest.MonkeyPatch
+    net: Routed, firewall: Nftables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("egress.netlink._NEWS_BUFFER", 1)
     firewall.apply(add=[Lease(Target(C2[4]), 60)])
@@ -345,10 +237,10 @@ def test_more_than_there_is_room_for_is_counted_and_survived(
 
 
 @pytest.mark.parametrize("family", [4, 6])
-def test_an_upload_is_a_flow_of_the_client_behind_nat(net: Net, family: int) -> None:
+def test_an_upload_is_a_flow_of_the_client_behind_nat(net: Routed, family: int) -> None:
     part = Flows("gate", every=0.2)
     with hearing(net, part, lambda: part.counters()["listings"] > 0) as heard:
-        net.upload(C2[family], MEGABYTE)
+        upload(net, C2[family], MEGABYTE)
         heard.until(lambda: heard.sent() >= MEGABYTE)
     assert {(flow.client, flow.address) for flow in heard.flows()} == {(packed(CLIENT[family]), packed(C2[family]))}
     assert heard.sent() < 1.2 * MEGABYTE
@@ -357,11 +249,11 @@ def test_an_upload_is_a_flow_of_the_client_behind_nat(net: Net, family: int) -> 
 
 
 @pytest.mark.parametrize("every", [0.05, 60.0])
-def test_a_connection_that_ends_between_listings_is_counted_once(net: Net, every: float) -> None:
+def test_a_connection_that_ends_between_listings_is_counted_once(net: Routed, every: float) -> None:
     forget(net)
     part = Flows("gate", every=every)
     with hearing(net, part, lambda: part.counters()["listings"] > 0) as heard:
-        net.upload(C2[4], MEGABYTE)
+        upload(net, C2[4], MEGABYTE)
         ended = part.counters()["ended"]
         forget(net)
         wait(lambda: part.counters()["ended"] > ended)
@@ -369,16 +261,16 @@ def test_a_connection_that_ends_between_listings_is_counted_once(net: Net, every
     assert part.counters()["tracked"] <= 1
 
 
-def forget(net: Net) -> None:
+def forget(net: Routed) -> None:
     """The router's kernel ends all connections it tracks."""
     with net.at("router"), contextlib.closing(Listener(1)) as listener:
         listener.command(2, b"")
 
 
-def test_dns_over_tls_past_us_is_an_attempt(net: Net) -> None:
+def test_dns_over_tls_past_us_is_an_attempt(net: Routed) -> None:
     part = Flows("gate", every=0.05)
     with hearing(net, part, lambda: part.counters()["listings"] > 0) as heard:
-        net.connect(C2[4], 853).close()
+        net.connect("client", C2[4], 853).close()
         heard.until(lambda: bool(heard.attempts()))
     (attempt,) = heard.attempts()
     assert (attempt.client, attempt.address) == (packed(CLIENT[4]), packed(C2[4]))
@@ -386,10 +278,10 @@ def test_dns_over_tls_past_us_is_an_attempt(net: Net) -> None:
 
 
 @pytest.mark.parametrize("family", [4, 6])
-def test_who_talks_to_an_address_already_is_known(net: Net, family: int) -> None:
+def test_who_talks_to_an_address_already_is_known(net: Routed, family: int) -> None:
     with net.at("router"):
         assert talking_to(packed("192.0.2.99")) == []
-    with net.connect(C2[family]) as running:
+    with net.connect("client", C2[family]) as running:
         running.sendall(bytes(5_000))
         with net.at("router"):
             wait(lambda: [talker.sent > 5_000 for talker in talking_to(packed(C2[family]))] == [True])
@@ -399,11 +291,11 @@ def test_who_talks_to_an_address_already_is_known(net: Net, family: int) -> None
 
 @pytest.mark.parametrize("family", [4, 6])
 def test_what_a_connection_sent_before_its_block_is_told_within_a_second(
-    net: Net, firewall: Nftables, family: int
+    net: Routed, firewall: Nftables, family: int
 ) -> None:
     forget(net)
     part = Talkers("gate")
-    with net.connect(C2[family]) as running, hearing(net, part) as heard:
+    with net.connect("client", C2[family]) as running, hearing(net, part) as heard:
         running.sendall(bytes(MEGABYTE))
         with net.at("router"):
             wait(lambda: sum(talker.sent for talker in talking_to(packed(C2[family]))) >= MEGABYTE)
@@ -420,11 +312,11 @@ def test_what_a_connection_sent_before_its_block_is_told_within_a_second(
     assert (talking.connections, len(heard.told), part.trouble) == (1, 1, "")
 
 
-def test_who_talks_to_many_is_one_look_and_of_a_block_for_one_client_only_that_one(net: Net) -> None:
+def test_who_talks_to_many_is_one_look_and_of_a_block_for_one_client_only_that_one(net: Routed) -> None:
     forget(net)
     part = Talkers("gate")
     others = [Destination(bytes((91, 68, 0, last))) for last in range(FEW + 1)]
-    with net.connect(C2[4]), net.connect(C2[4]), net.connect(C2[6]):
+    with net.connect("client", C2[4]), net.connect("client", C2[4]), net.connect("client", C2[6]):
         part.ask([*others, Destination(packed(C2[4]), packed("10.20.1.9")), Destination(packed(C2[6]))])
         with hearing(net, part, lambda: part.counters()["looks"] == 1) as heard:
             assert [one.address for _, one in heard.told] == [packed(C2[6])]
@@ -435,7 +327,7 @@ def test_who_talks_to_many_is_one_look_and_of_a_block_for_one_client_only_that_o
     assert (talking.client, talking.address, talking.connections) == (packed(CLIENT[4]), packed(C2[4]), 2)
 
 
-def test_without_accounting_it_is_said_and_who_talks_is_told_all_the_same(net: Net) -> None:
+def test_without_accounting_it_is_said_and_who_talks_is_told_all_the_same(net: Routed) -> None:
     with net.at("router"):
         assert accounted()
     net.inside("router", "sysctl", "-qw", "net.netfilter.nf_conntrack_acct=0")
@@ -444,7 +336,7 @@ def test_without_accounting_it_is_said_and_who_talks_is_told_all_the_same(net: N
         part = Flows("gate", every=0.05)
         with hearing(net, part, lambda: part.counters()["listings"] > 0) as heard:
             assert part.trouble == OFF
-            net.upload(C2[4], 1_000)
+            upload(net, C2[4], 1_000)
             heard.until(lambda: bool(heard.flows()))
         assert {(flow.client, flow.sent) for flow in heard.flows()} == {(packed(CLIENT[4]), 0)}
     finally:
@@ -452,11 +344,11 @@ def test_without_accounting_it_is_said_and_who_talks_is_told_all_the_same(net: N
 
 
 def test_what_the_kernel_told_is_in_the_journal_with_its_names(
-    net: Net, firewall: Nftables, redis: Config, tmp_path: Path
+    net: Routed, firewall: Nftables, redis: Config, tmp_path: Path
 ) -> None:
     flows = Flows("gate", every=0.05)
     with hearing(net, flows, lambda: flows.counters()["listings"] > 0) as counted:
-        net.upload(C2[6], MEGABYTE)
+        upload(net, C2[6], MEGABYTE)
         counted.until(lambda: counted.sent() >= MEGABYTE)
     firewall.apply(add=[Lease(Target(C2[4]), 60)])
     with hearing(net, attempts({C2[4]}), listens(net)) as heard:
@@ -473,7 +365,7 @@ def test_what_the_kernel_told_is_in_the_journal_with_its_names(
     assert MEGABYTE <= sums[C2[6]]["sent"] < 1.2 * MEGABYTE
     (row,) = flow_rows.attempts(tmp_path, Wanted(), limit=9)
     assert (row["kind"], row["client"], row["address"], row["mac"]) == (
-        "block", CLIENT[4], C2[4], net.mac().hex(":"),
+        "block", CLIENT[4], C2[4], mac(net).hex(":"),
     )  # fmt: skip
     assert [one.client for one in found] == [CLIENT[4]]
 
