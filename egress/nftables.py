@@ -20,11 +20,10 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from egress import netlink
-from egress.enforcer import Absent, Applied, Failure, Lease, Refused, Standing, Target
+from egress.enforcer import Applied, Failure, Lease, Refused, Standing, Target
 from egress.nftables_elements import (
     CHUNK,
     DELSETELEM,
-    IN_TABLE,
     INET,
     MESSAGE,
     NEWSETELEM,
@@ -35,17 +34,13 @@ from egress.nftables_elements import (
     of_set,
     place,
     standings,
-    string,
 )
 from egress.nftables_rules import CAPACITY, LOG_GROUP, PROBE, SETS, TABLE, Act, load, rules_of_chains, ruleset
+from egress.nftables_table import Table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-_DELTABLE: Final = 2
-_GETRULE: Final = 7
-_GETSETELEM: Final = 13
-_RULE_CHAIN: Final = 2
 _ROUNDS: Final = 8  # transactions of many tried before each element gets its own
 _ROUNDS_BLIND: Final = 2  # of these before the sets are listed to learn which elements are gone
 _PROBE_SECONDS: Final = (60, 120)
@@ -61,7 +56,7 @@ class Nftables:
         self._capacity = capacity
         self._act: Act = act
         self._log_group = log_group
-        self._kernel = netlink.Netfilter()
+        self._table = Table(TABLE)
         self._renews_in_place = False  # asked of the kernel by `prepare`: Linux 6.12 and later do
 
     def prepare(self) -> None:
@@ -78,7 +73,7 @@ class Nftables:
 
     def present(self) -> list[Standing]:
         """Return every element that has not run out; `Absent` when the table, a set or a rule is missing."""
-        self._check_rules()
+        self._table.check(rules_of_chains(act=self._act))
         return [standing for name in SETS for standing in self._listed(name)]
 
     def apply(
@@ -98,22 +93,19 @@ class Nftables:
 
     def flush(self) -> None:
         """All sets are empty, in one transaction; `Absent` when the table is gone."""
-        self._commit([netlink.Request(DELSETELEM, 0, INET, of_set(name)) for name in SETS])
+        self._table.commit([netlink.Request(DELSETELEM, 0, INET, of_set(name)) for name in SETS])
 
     def withdraw(self) -> None:
         """The table is gone with all that is in it, or was not there."""
-        try:
-            self._commit([netlink.Request(_DELTABLE, 0, INET, netlink.text(IN_TABLE, TABLE))])
-        except Absent:
-            return
+        self._table.delete()
 
     def close(self) -> None:
         """Close the socket; the blocks stay until they run out."""
-        self._kernel.close()
+        self._table.close()
 
     def _batch(self) -> int:
         """Return how many elements fit into one transaction, each three times: older kernels renew in three steps."""
-        return max(1, self._kernel.limit // (3 * MESSAGE)) * CHUNK
+        return max(1, self._table.limit // (3 * MESSAGE)) * CHUNK
 
     def _settle(self, changes: list[Change]) -> list[Failure]:
         """Make the changes; return those that can not be made."""
@@ -148,14 +140,14 @@ class Nftables:
         """Return, empty when all are made, which changes the kernel refuses and why; None is one it does not name."""
         chunks = list(self._chunks(changes))
         refused: dict[Change | None, int] = {}
-        for refusal in self._transact([chunk.request for chunk in chunks]):
+        for refusal in self._table.transact([chunk.request for chunk in chunks]):
             if refusal.request < 0:
                 raise Refused(f"nftables: {os.strerror(refusal.errno)}")
             change = culprit(chunks[refusal.request], refusal.offset)
             if change is None and refusal.errno == errno.ENOENT:
-                self._check_rules()
+                self._table.check(rules_of_chains(act=self._act))
                 for name in SETS:
-                    self._listing(_GETSETELEM, of_set(name))
+                    self._table.pieces(of_set(name))
             refused[change] = refusal.errno
         return refused
 
@@ -176,53 +168,20 @@ class Nftables:
         change = Change(target, PROBE, bytes(4), 0)
         for seconds in _PROBE_SECONDS:
             put = messages(NEWSETELEM, [change._replace(milliseconds=1000 * seconds)], timed=True)
-            self._commit([chunk.request for chunk in put])
+            self._table.commit([chunk.request for chunk in put])
         left = [standing.seconds for standing in self._listed(PROBE)]
-        self._commit([netlink.Request(DELSETELEM, 0, INET, of_set(PROBE))])
+        self._table.commit([netlink.Request(DELSETELEM, 0, INET, of_set(PROBE))])
         return left[0] > _PROBE_SECONDS[0] if left else False
-
-    def _check_rules(self) -> None:
-        """Raise `Absent` unless each chain has the rules it was given."""
-        chains: dict[str, int] = {}
-        for rule in self._listing(_GETRULE, netlink.text(IN_TABLE, TABLE)):
-            found = dict(netlink.attributes(rule))
-            if string(found.get(IN_TABLE)) == TABLE:
-                chain = string(found.get(_RULE_CHAIN))
-                chains[chain] = chains.get(chain, 0) + 1
-        wanted = rules_of_chains(act=self._act)
-        if chains != wanted:
-            raise Absent(f"table inet {TABLE} has lost rules: {chains or 'none'} where {wanted} belong")
 
     def _listed(self, name: str) -> list[Standing]:
         return netlink.whole(lambda: list(self._read(name)), lambda standing: standing.target)
 
     def _read(self, name: str) -> Iterator[Standing]:
-        for piece in self._listing(_GETSETELEM, of_set(name)):
+        for piece in self._table.pieces(of_set(name)):
             try:
                 yield from standings(name, piece)
             except netlink.Malformed as fault:
                 raise Refused(f"nftables: set {name}: {fault}") from fault
-
-    def _listing(self, kind: int, payload: bytes) -> list[bytes]:
-        try:
-            return self._kernel.listing(kind, INET, payload)
-        except netlink.Malformed as fault:
-            raise Refused(f"nftables: {fault}") from fault
-        except OSError as fault:
-            raise _refused(fault.errno or 0) from fault
-
-    def _commit(self, requests: list[netlink.Request]) -> None:
-        """Raise unless all is done."""
-        for refusal in self._transact(requests):
-            raise _refused(refusal.errno)
-
-    def _transact(self, requests: list[netlink.Request]) -> list[netlink.Refusal]:
-        try:
-            return self._kernel.transaction(requests)
-        except netlink.Malformed as fault:
-            raise Refused(f"nftables: {fault}") from fault
-        except OSError as fault:
-            raise Refused(f"nftables: {fault.strerror or fault}") from fault
 
 
 def _distinct(*, add: Iterable[Lease], renew: Iterable[Lease], remove: Iterable[Target]) -> list[Change]:
@@ -237,12 +196,6 @@ def _distinct(*, add: Iterable[Lease], renew: Iterable[Lease], remove: Iterable[
             known = where in changes
             changes[where] = Change(lease.target, *where, _milliseconds(lease.seconds), renews or known)
     return list(changes.values())
-
-
-def _refused(number: int) -> Refused:
-    if number == errno.ENOENT:
-        return Absent(f"table inet {TABLE} or a set of it is gone")
-    return Refused(f"nftables: {os.strerror(number)}")
 
 
 def _failures(refused: Mapping[Change, int] | Mapping[Change | None, int]) -> list[Failure]:

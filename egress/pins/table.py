@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import errno
 import math
-import os
 import struct
 from collections import Counter
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from egress import netlink
 from egress.enforcer import Absent, Refused
-from egress.nftables_elements import CHUNK, DELSETELEM, IN_TABLE, INET, MESSAGE, NEWSETELEM, string
+from egress.nftables_elements import CHUNK, DELSETELEM, IN_TABLE, INET, MESSAGE, NEWSETELEM
 from egress.nftables_rules import load
+from egress.nftables_table import Table
 from egress.pins.rules import ALIVE, CAPACITY, TABLE, rules, ruleset, set_sizes
 
 if TYPE_CHECKING:
@@ -26,10 +26,6 @@ if TYPE_CHECKING:
 
     from core.config import Pin
 
-_DELTABLE: Final = 2
-_GETRULE: Final = 7
-_GETSETELEM: Final = 13
-_RULE_CHAIN: Final = 2
 _IN_SET: Final = 2
 _ELEMENTS: Final = 3
 _ELEMENT: Final = 1
@@ -63,7 +59,7 @@ class PinTable:
         self._text = ruleset(pins, log_group=log_group, enforce=enforce, capacity=capacity)
         self._chains = Counter(rule.chain for rule in rules(pins, log_group=log_group, enforce=enforce))
         self._sizes = set_sizes(pins)
-        self._kernel = netlink.Netfilter()
+        self._table = Table(TABLE)
         self._renews_in_place = False  # asked of the kernel by `prepare`: Linux 6.12 and later do
 
     def prepare(self) -> None:
@@ -73,7 +69,7 @@ class PinTable:
             raise Refused(f"nft: {fault}")
         self._renews_in_place = self._probe()
         sentinels = [Put(name, self._sentinel(name), math.inf) for name in self._sizes]
-        self._commit([_message(NEWSETELEM, [put]) for put in sentinels])
+        self._table.commit([_message(NEWSETELEM, [put]) for put in sentinels])
 
     def present(self) -> list[Put]:
         """Return what is open with the seconds it has left; nothing when there is no table."""
@@ -86,7 +82,7 @@ class PinTable:
 
     def put(self, puts: Sequence[Put]) -> list[Put]:
         """All are open as long as they say, but for those returned: their set is full."""
-        step = max(1, self._kernel.limit // (3 * MESSAGE)) * CHUNK
+        step = max(1, self._table.limit // (3 * MESSAGE)) * CHUNK
         full: list[Put] = []
         for at in range(0, len(puts), step):
             full += self._put(puts[at : at + step])
@@ -94,11 +90,11 @@ class PinTable:
 
     def _put(self, puts: Sequence[Put]) -> list[Put]:
         sets = [[put for put in puts if put.name == name] for name in self._sizes]
-        refusals = self._transact([message for members in sets for message in self._steps(members)])
+        refusals = self._table.transact([message for members in sets for message in self._steps(members)])
         if not refusals:
             return []
         if any(refusal.errno != errno.ENFILE for refusal in refusals):
-            raise _refused(next(refusal.errno for refusal in refusals if refusal.errno != errno.ENFILE))
+            raise self._table.refused(next(refusal.errno for refusal in refusals if refusal.errno != errno.ENFILE))
         if len(puts) == 1:
             return list(puts)
         return [full for put in puts for full in self._put([put])]
@@ -113,41 +109,30 @@ class PinTable:
 
     def hold(self, seconds: float) -> None:
         """For so many seconds from now clients are held to what is open to them; infinity: until `free`."""
-        self._commit(list(self._steps([Put(ALIVE, family, seconds, renews=True) for family in _FAMILIES])))
+        self._table.commit(list(self._steps([Put(ALIVE, family, seconds, renews=True) for family in _FAMILIES])))
 
     def free(self) -> None:
         """Nobody is held to anything; what is open stays known."""
-        self._commit([netlink.Request(DELSETELEM, 0, INET, _of_set(ALIVE))])
+        self._table.commit([netlink.Request(DELSETELEM, 0, INET, _of_set(ALIVE))])
 
     def check(self) -> None:
         """Raise `Absent` unless every chain has its rules and no set was emptied."""
-        chains: Counter[str] = Counter()
-        for rule in self._listing(_GETRULE, netlink.text(IN_TABLE, TABLE)):
-            found = dict(netlink.attributes(rule))
-            if string(found.get(IN_TABLE)) == TABLE:
-                chains[string(found.get(_RULE_CHAIN))] += 1
-        if chains != self._chains:
-            raise Absent(
-                f"table inet {TABLE} has lost rules: {dict(chains) or 'none'} where {dict(self._chains)} belong"
-            )
+        self._table.check(self._chains)
         for name in self._sizes:
             sentinel = [Put(name, self._sentinel(name), math.inf)]
-            refusals = self._transact([_message(NEWSETELEM, sentinel, flags=netlink.CREATE | _EXCLUSIVE)])
+            refusals = self._table.transact([_message(NEWSETELEM, sentinel, flags=netlink.CREATE | _EXCLUSIVE)])
             if not refusals:
                 raise Absent(f"set {name} of table inet {TABLE} was emptied")
             if refusals[0].errno != errno.EEXIST:
-                raise _refused(refusals[0].errno)
+                raise self._table.refused(refusals[0].errno)
 
     def withdraw(self) -> None:
         """The table is gone, or was not there."""
-        try:
-            self._commit([netlink.Request(_DELTABLE, 0, INET, netlink.text(IN_TABLE, TABLE))])
-        except Absent:
-            return
+        self._table.delete()
 
     def close(self) -> None:
         """Close the socket; clients are held until the time given to `hold` has passed."""
-        self._kernel.close()
+        self._table.close()
 
     def _sentinel(self, name: str) -> bytes:
         return bytes(self._sizes[name])
@@ -155,9 +140,9 @@ class PinTable:
     def _probe(self) -> bool:
         """Return whether an element that is put again has the new timeout afterwards."""
         for seconds in _PROBE_SECONDS:
-            self._commit([_message(NEWSETELEM, [Put(ALIVE, _NO_FAMILY, seconds)])])
+            self._table.commit([_message(NEWSETELEM, [Put(ALIVE, _NO_FAMILY, seconds)])])
         left = dict(self._listed(ALIVE)).get(_NO_FAMILY, 0.0)
-        self._commit([_message(DELSETELEM, [Put(ALIVE, _NO_FAMILY, math.inf)])])
+        self._table.commit([_message(DELSETELEM, [Put(ALIVE, _NO_FAMILY, math.inf)])])
         return left > _PROBE_SECONDS[0]
 
     def _listed(self, name: str) -> list[tuple[bytes, float]]:
@@ -166,33 +151,13 @@ class PinTable:
 
     def _elements(self, name: str) -> Iterator[tuple[bytes, float]]:
         try:
-            pieces = self._listing(_GETSETELEM, _of_set(name))
+            pieces = self._table.pieces(_of_set(name))
         except Absent:
             return
         for piece in pieces:
             for kind, elements in netlink.attributes(piece):
                 if kind == _ELEMENTS:
                     yield from (_read(element) for _, element in netlink.attributes(elements))
-
-    def _listing(self, kind: int, payload: bytes) -> list[bytes]:
-        try:
-            return self._kernel.listing(kind, INET, payload)
-        except netlink.Malformed as fault:
-            raise Refused(f"nftables: {fault}") from fault
-        except OSError as fault:
-            raise _refused(fault.errno or 0) from fault
-
-    def _commit(self, requests: list[netlink.Request]) -> None:
-        for refusal in self._transact(requests):
-            raise _refused(refusal.errno)
-
-    def _transact(self, requests: list[netlink.Request]) -> list[netlink.Refusal]:
-        try:
-            return self._kernel.transaction(requests)
-        except netlink.Malformed as fault:
-            raise Refused(f"nftables: {fault}") from fault
-        except OSError as fault:
-            raise _refused(fault.errno or 0) from fault
 
 
 def _read(element: bytes) -> tuple[bytes, float]:
@@ -223,9 +188,3 @@ def _element(put: Put, *, timed: bool) -> bytes:
         return netlink.nested(_ELEMENT, key)
     left = _LONG.pack(max(1, round(put.seconds * 1000)))
     return netlink.nested(_ELEMENT, key, netlink.attribute(_TIMEOUT, left), netlink.attribute(_EXPIRATION, left))
-
-
-def _refused(number: int) -> Refused:
-    if number == errno.ENOENT:
-        return Absent(f"table inet {TABLE} or a set of it is gone")
-    return Refused(f"nftables: {os.strerror(number)}")
