@@ -25,6 +25,14 @@ class Endpoint(NamedTuple):
         return ":" in self.address
 
 
+def packed(text: str) -> bytes:
+    """Return an IP address as 4 or 16 octets; none of a text that is no address."""
+    try:
+        return ip_address(text).packed
+    except ValueError:
+        return b""
+
+
 def parse_endpoint(text: str) -> Endpoint:
     """Return where `ADDRESS:PORT` or `[ADDRESS]:PORT` points; raises ValueError: what is wrong, what to write."""
     found = _ENDPOINT.fullmatch(text)

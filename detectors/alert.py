@@ -13,11 +13,11 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from hashlib import blake2b
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
+from core.endpoints import packed
 from core.errors import BadName
 from core.finding import Confidence
 from core.names import from_text
@@ -237,14 +237,7 @@ def _octets(bits: float) -> int:
 
 def _account_key(key: Key) -> tuple[bytes | None, Name | None]:
     client, domain = key
-    return None if client == ANYBODY else _packed(client), None if domain in EVERYWHERE else _wire(domain)
-
-
-def _packed(client: str) -> bytes:
-    try:
-        return ip_address(client).packed
-    except ValueError:
-        return b""
+    return None if client == ANYBODY else packed(client), None if domain in EVERYWHERE else _wire(domain)
 
 
 def _wire(domain: str) -> Name:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 import socket
 from functools import partial
-from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
+from core.endpoints import packed
 from core.errors import Unavailable
 from egress import firewalls, host
 from egress.agent import Agent, Timing
@@ -131,12 +131,4 @@ def _parts(config: Config, name: str, desk: Desk, pins: PinServer) -> list[Part]
 def _needed(config: Config) -> list[str]:
     """Return the addresses, where they are no names, of Redis and of the other firewalls."""
     found = [urlsplit(config.redis.url).hostname, *(urlsplit(each.url).hostname for each in config.egress.firewall)]
-    return [text for text in found if text and _is_address(text)]
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ip_address(text)
-    except ValueError:
-        return False
-    return True
+    return [text for text in found if text and packed(text)]

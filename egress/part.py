@@ -12,6 +12,7 @@ import errno
 import os
 import select
 import threading
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 from core.errors import PlugholeError
@@ -46,7 +47,7 @@ class Part(Protocol):
         """Return what it heard, told and lost."""
 
 
-class Hearing:
+class Hearing(ABC):
     """Base of the parts: the thread, the retries, the waiting. One start, one stop."""
 
     title = ""  # of the thread
@@ -76,9 +77,9 @@ class Hearing:
         os.close(self._wake)
         os.close(self._waker)
 
+    @abstractmethod
     def _hear(self) -> None:
         """Open what is to be heard and tell of it until `_ending`; raises OSError or PlugholeError."""
-        raise NotImplementedError
 
     def _work(self) -> None:
         while not self._ending.is_set():

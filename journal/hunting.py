@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
+from core.endpoints import packed
 from core.errors import BadName
 from core.finding import Confidence, Finding
 from core.names import Name, from_text
@@ -209,16 +210,7 @@ def _octets(bits: float) -> int:
 
 def _key(client: str, domain: str) -> Key:
     """Return the account a finding is about."""
-    return _packed(client), b"" if domain in EVERYWHERE else _wire(domain)
-
-
-def _packed(client: str) -> bytes:
-    from ipaddress import ip_address
-
-    try:
-        return b"" if client in EVERYWHERE else ip_address(client).packed
-    except ValueError:
-        return b""
+    return packed(client), b"" if domain in EVERYWHERE else _wire(domain)
 
 
 def _wire(domain: str) -> Name:

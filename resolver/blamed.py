@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from core.endpoints import packed
 from core.errors import BadName
 from core.names import Name, from_text, is_under, registered_domain, to_text
 from core.verdict import Action, Cause, Trigger
@@ -89,7 +89,7 @@ class Blamer:
         reason = event.reasons[0] if event.reasons else None
         if reason is None or event.action is Action.TCP_ONLY or reason.category in self._spare:
             return None
-        if event.trigger in _BY_ADDRESS and (address := _address(event.member)):
+        if event.trigger in _BY_ADDRESS and (address := packed(event.member)):
             return self._by_address(event, reason, address)
         listed = self._name(reason.indicator)
         member = event.qname if event.trigger is _QNAME else self._name(event.member)
@@ -152,14 +152,6 @@ def plain(below: bytes) -> bool:
         return False
     first = below[1 : 1 + below[0]] if below else b""
     return max(len(_DIGITS.findall(first)), len(_DIGITS.findall(below[1 + len(first) :]))) <= _MAX_DIGITS
-
-
-def _address(text: str) -> bytes:
-    """Return a packed address of text; empty for what is none."""
-    try:
-        return ip_address(text).packed
-    except ValueError:
-        return b""
 
 
 def _words(cause: Cause, reason: Reason) -> str:

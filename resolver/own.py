@@ -10,6 +10,7 @@ from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from core.endpoints import packed
 from core.servers import parse_server
 
 if TYPE_CHECKING:
@@ -38,12 +39,12 @@ def own_networks(config: Config) -> dict[str, list[str]]:
 
 def _host(endpoint: str) -> str:
     host = endpoint.rpartition(":")[0].strip("[]")
-    return host if _is_address(host) else ""
+    return host if packed(host) else ""
 
 
 def _addresses(server: str) -> Iterator[str]:
     parsed = parse_server(server)
-    yield from (text for text in (parsed.address, parsed.connect_to) if _is_address(text))
+    yield from (text for text in (parsed.address, parsed.connect_to) if packed(text))
 
 
 def _hints(config: Config) -> list[str]:
@@ -55,20 +56,12 @@ def _hints(config: Config) -> list[str]:
             words = [line.partition(";")[0].split() for line in file.read(MAX_HINTS).splitlines()]
     except OSError:
         return []
-    return [found[-1] for found in words if found and _is_address(found[-1])]
+    return [found[-1] for found in words if found and packed(found[-1])]
 
 
 def _narrow(network: str) -> bool:
     parsed = ip_network(network, strict=False)
     return parsed.prefixlen >= MIN_BITS[parsed.version]
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ip_address(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _unspecified(text: str) -> bool:

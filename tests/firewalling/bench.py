@@ -11,6 +11,7 @@ import subprocess
 import urllib.error
 import urllib.request
 import uuid
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 NAME = "branch"
 
 
-class Bench:
+class Bench(ABC):
     """What the contract is tried on. `secret`: what must never show."""
 
     kind: ClassVar[str]
@@ -40,16 +41,18 @@ class Bench:
         self.folder = folder
         self.made: list[Enforcer] = []
 
+    @abstractmethod
     def firewall(self, **changes: Any) -> Firewall:
-        raise NotImplementedError
+        """Return the configuration that leads there."""
 
     def build(self, **changes: Any) -> Enforcer:
         self.close()
         self.made.append(build(self.firewall(**changes), self.folder, self.folder / "data"))
         return self.made[-1]
 
+    @abstractmethod
     def truth(self) -> dict[Target, float | None]:
-        raise NotImplementedError
+        """Return what it holds of ours, and for how long yet where it tells."""
 
     def close(self) -> None:
         while self.made:
