@@ -16,11 +16,8 @@ Rules:
 
 from __future__ import annotations
 
-import contextlib
 import os
 import secrets
-import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -29,8 +26,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from internet import _binary, _Host, _ip, _nsd_conf, _which
-from lab.network import Host, Program, _await_answer
+from internet import _binary, _Host, _ip, _which
+from lab.network import Host, Program, serve_zones, take_down
 
 from feeds.redis import find_server
 
@@ -135,8 +132,9 @@ class Border:
                 _ip("-n", self._hosts[name].name, "addr", "add", f"{address}/32", "dev", "eth0")
         self.root_hints.write_text(f". 3600000 NS ns.root.\nns.root. 3600000 A {ROOT}\n", encoding="ascii")
         texts = self._texts()
-        self._serve("root", _Host((ROOT,), (".", "com.", "net.")), texts)
-        self._serve("sites", _Host((SITES,), tuple(f"{zone}." for zone in self._zones)), texts)
+        sites = _Host((SITES,), tuple(f"{zone}." for zone in self._zones))
+        for name, server in (("root", _Host((ROOT,), (".", "com.", "net."))), ("sites", sites)):
+            self._programs.append(serve_zones(self.authority, self.folder / name, server, texts))
         for name in ("authority", "attacker"):
             server = self._hosts[name].start(f"{name}.streams", sys.executable, _SERVER, "443")
             self._programs.append(server)
@@ -171,26 +169,8 @@ class Border:
             **{f"{zone}.": f"{_SOA}@ NS ns\nns A {SITES}\n{text}" for zone, text in self._zones.items()},
         }
 
-    def _serve(self, name: str, host: _Host, texts: Mapping[str, str]) -> None:
-        folder = self.folder / name
-        folder.mkdir()
-        for zone in host.zones:
-            (folder / f"{zone}zone").write_text(texts[zone], encoding="ascii")
-        (folder / "nsd.conf").write_text(_nsd_conf(folder, host), encoding="ascii")
-        server = self.authority.start(f"{name}.output", _binary("nsd"), "-d", "-c", str(folder / "nsd.conf"))
-        self._programs.append(server)
-        _await_answer(self.authority, host.addresses[0], server)
-
     def _down(self) -> None:
-        for program in reversed(self._programs):
-            program.stop()
-        for host in self._hosts.values():
-            found = subprocess.run([_binary("ip"), "netns", "pids", host.name], capture_output=True, text=True).stdout
-            for pid in map(int, found.split()):  # what a tool left behind, in our namespaces only
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL if pid != os.getpid() else 0)
-            subprocess.run([_binary("ip"), "netns", "del", host.name], capture_output=True)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        take_down(reversed(self._programs), self._hosts.values(), self.folder)
 
 
 def _await(condition: Callable[[], bool], seconds: float = 10.0) -> None:

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Final
 from internet import READY_TIMEOUT, _binary, _Host, _ip, _nsd_conf, _reap, _set_namespace, _which
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 RESOLVER: Final = "192.0.2.53"
 OFFICE: Final = tuple(f"192.0.2.{last}" for last in range(129, 161))  # the desks, one an attack
@@ -208,8 +208,9 @@ class Lab:
             f". 3600000 NS ns.root-servers.net.\nns.root-servers.net. 3600000 A {ROOT}\n", encoding="ascii"
         )
         zones = self._zones()
-        self._serve("root", _Host((ROOT,), (".", "com.", "net.")), zones)
-        self._serve("web", _Host((WEB,), tuple(f"{site}." for site in SITES)), zones)
+        web = _Host((WEB,), tuple(f"{site}." for site in SITES))
+        for name, server in (("root", _Host((ROOT,), (".", "com.", "net."))), ("web", web)):
+            self._programs.append(serve_zones(self._hosts["authority"], self.folder / name, server, zones))
 
     def _plug(self, host: Host, addresses: tuple[str, ...], network: str, peer: str) -> None:
         end = f"to-{host.name.rpartition('-')[2]}"
@@ -235,27 +236,36 @@ class Lab:
             **{f"{site}.": _SITE_ZONE.lstrip() for site in SITES},
         }
 
-    def _serve(self, name: str, host: _Host, zones: Mapping[str, str]) -> None:
-        folder = self.folder / name
-        folder.mkdir()
-        for zone in host.zones:
-            (folder / f"{zone}zone").write_text(zones[zone], encoding="ascii")
-        (folder / "nsd.conf").write_text(_nsd_conf(folder, host), encoding="ascii")
-        authority = self._hosts["authority"]
-        server = authority.start(f"{name}.output", _binary("nsd"), "-d", "-c", str(folder / "nsd.conf"))
-        self._programs.append(server)
-        _await_answer(authority, host.addresses[0], server)
-
     def _down(self) -> None:
-        for program in self._programs:
-            program.stop()
-        for host in self._hosts.values():
-            found = subprocess.run([_binary("ip"), "netns", "pids", host.name], capture_output=True, text=True).stdout
-            for pid in map(int, found.split()):  # what a tool left behind, in our namespaces only
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL if pid != os.getpid() else 0)
-            subprocess.run([_binary("ip"), "netns", "del", host.name], capture_output=True)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        take_down(self._programs, self._hosts.values(), self.folder)
+
+
+def serve_zones(on: Host, folder: Path, host: _Host, zones: Mapping[str, str]) -> Program:
+    """Return NSD on a host, with its files in `folder`, once it answers."""
+    folder.mkdir()
+    for zone in host.zones:
+        (folder / f"{zone}zone").write_text(zones[zone], encoding="ascii")
+    (folder / "nsd.conf").write_text(_nsd_conf(folder, host), encoding="ascii")
+    server = on.start(f"{folder.name}.output", _binary("nsd"), "-d", "-c", str(folder / "nsd.conf"))
+    try:
+        _await_answer(on, host.addresses[0], server)
+    except BaseException:
+        server.stop()
+        raise
+    return server
+
+
+def take_down(programs: Iterable[Program], hosts: Iterable[Host], folder: Path) -> None:
+    """Nothing of a lab is left."""
+    for program in programs:
+        program.stop()
+    for host in hosts:
+        found = subprocess.run([_binary("ip"), "netns", "pids", host.name], capture_output=True, text=True).stdout
+        for pid in map(int, found.split()):  # what a tool left behind, in our namespaces only
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL if pid != os.getpid() else 0)
+        subprocess.run([_binary("ip"), "netns", "del", host.name], capture_output=True)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _await_answer(host: Host, address: str, server: Program) -> None:
