@@ -133,8 +133,8 @@ class Border:
         self.root_hints.write_text(f". 3600000 NS ns.root.\nns.root. 3600000 A {ROOT}\n", encoding="ascii")
         texts = self._texts()
         sites = _Host((SITES,), tuple(f"{zone}." for zone in self._zones))
-        for name, server in (("root", _Host((ROOT,), (".", "com.", "net."))), ("sites", sites)):
-            self._programs.append(serve_zones(self.authority, self.folder / name, server, texts))
+        for name, served in (("root", _Host((ROOT,), (".", "com.", "net."))), ("sites", sites)):
+            self._programs.append(serve_zones(self.authority, self.folder / name, served, texts))
         for name in ("authority", "attacker"):
             server = self._hosts[name].start(f"{name}.streams", sys.executable, _SERVER, "443")
             self._programs.append(server)
