@@ -189,6 +189,8 @@ def test_a_draining_listener_answers_what_is_on_its_way_and_closes() -> None:
         async with served(f"127.0.0.1:{port}") as [one]:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             idle, other = await asyncio.open_connection("127.0.0.1", port)
+            other.write(framed(query("fine.example", 4)))
+            assert (await read_frame(idle)).id == 4  # accepted: what only waits to be is reset
             writer.write(framed(query("slow.example", 5)))
             await asyncio.wait_for(one.upstream.asked.wait(), 5)
             one.tcp[0].drain()

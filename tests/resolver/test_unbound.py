@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 FORWARDER = f"{ALL}@{ALL_PORT}"
+TIMEOUT = 30.0  # seconds, of engines whose questions are all answered, also while this process is paused
+PATIENCE = 60.0  # seconds for what happens at all
 SLACK = 1.0  # seconds after the timeout within which every question must have been answered
 
 
@@ -42,8 +44,8 @@ def run(internet: Internet, scene: Coroutine[Any, Any, None], *, loop: str = "uv
 
 
 def settings(internet: Internet, **changes: Any) -> Upstream:
-    defaults = {"root_hints": str(internet.root_hints), "trust_anchors": (str(internet.trust_anchor),), "timeout": 3.0}
-    return Upstream(**{**defaults, **changes})
+    defaults = {"root_hints": str(internet.root_hints), "trust_anchors": (str(internet.trust_anchor),)}
+    return Upstream(**{**defaults, "timeout": TIMEOUT, **changes})
 
 
 @contextlib.contextmanager
@@ -60,7 +62,16 @@ async def ask(of: Unbound, name: str, qtype: str = "A", *, checking_disabled: bo
     answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
     question = Question(from_text(name), dns.rdatatype.from_text(qtype), checking_disabled=checking_disabled)
     of.ask(question, answer.set_result)  # a second call would raise InvalidStateError
-    return await asyncio.wait_for(answer, 10)
+    return await asyncio.wait_for(answer, PATIENCE)
+
+
+async def ask_on(of: Unbound, name: str) -> Answer:
+    """Ask until there is an answer: of an engine whose timeout is short for the sake of servers that keep silent."""
+    deadline = time.monotonic() + PATIENCE
+    while not (answer := await ask(of, name)).wire:
+        assert time.monotonic() < deadline, answer
+        await asyncio.sleep(0.02)
+    return answer
 
 
 def records(answer: Answer) -> list[str]:
@@ -200,15 +211,20 @@ def test_another_root_key_makes_everything_bogus(internet: Internet) -> None:
 @pytest.mark.parametrize("loop", LOOPS)
 def test_a_silent_server_is_servfail_in_time_and_the_late_callback_harmless(internet: Internet, loop: str) -> None:
     async def scene() -> None:
-        with engine(settings(internet, timeout=0.4)) as unbound:
-            began = time.monotonic()
-            answer = await ask(unbound, "www.lame.net")
-            assert 0.4 <= time.monotonic() - began < 0.4 + SLACK
-            assert (answer.wire, answer.rcode, answer.bogus) == (b"", Rcode.SERVFAIL, False)
-            assert (answer.ede, answer.ede_text) == (Ede.NO_REACHABLE_AUTHORITY, "no answer within 0.4 s")
-            counted = unbound.counters()
-            assert (counted["timeouts"], counted["abandoned"], counted["outstanding"]) == (1, 1, 0)
-            assert (await ask(unbound, "www.good.com")).secure
+        for left in (2, 1, 0):  # the best of three: a machine that pauses this process is not the engine's lateness
+            with engine(settings(internet, timeout=0.4)) as unbound:
+                began = time.monotonic()
+                answer = await ask(unbound, "www.lame.net")
+                took = time.monotonic() - began
+                assert (answer.wire, answer.rcode, answer.bogus) == (b"", Rcode.SERVFAIL, False)
+                assert (answer.ede, answer.ede_text) == (Ede.NO_REACHABLE_AUTHORITY, "no answer within 0.4 s")
+                counted = unbound.counters()
+                assert (counted["timeouts"], counted["abandoned"], counted["outstanding"]) == (1, 1, 0)
+                assert (await ask_on(unbound, "www.good.com")).secure
+            assert took >= 0.39  # uvloop counts whole milliseconds
+            if took < 0.4 + SLACK:
+                return
+            assert left, took
 
     run(internet, scene(), loop=loop)
 
@@ -273,7 +289,9 @@ def test_forwarding_over_tls_checks_the_certificate(
                 {"mode": "forward", "servers": (server,)},
                 {"zone": (Zone(name="good.com", servers=(server,)),)},
             ):
-                with engine(settings(internet, tls_ca_file=str(tmp_path / "ca.pem"), **more)) as unbound:
+                timeout = TIMEOUT if works else 3.0
+                ca_file = str(tmp_path / "ca.pem")
+                with engine(settings(internet, tls_ca_file=ca_file, timeout=timeout, **more)) as unbound:
                     answer = await ask(unbound, "www.good.com")
                     assert answer.rcode == (Rcode.NOERROR if works else Rcode.SERVFAIL)
                     assert answer.secure == (works and "mode" in more)  # a zone is not validated unless asked
@@ -358,10 +376,10 @@ def test_a_flood_is_answered_each_question_once(internet: Internet, loop: str) -
 
             return done
 
-        with engine(settings(internet, max_outstanding=count, timeout=15.0)) as unbound:
+        with engine(settings(internet, max_outstanding=count, timeout=PATIENCE)) as unbound:
             for at in range(count):
                 unbound.ask(Question(from_text(f"q{at}.many.net"), 1), done_for(at))
-            await asyncio.wait_for(finished.wait(), 15 + SLACK)
+            await asyncio.wait_for(finished.wait(), PATIENCE + SLACK)
             assert unbound.counters()["outstanding"] == 0
         assert not wrong
         assert set(answers.values()) == {1}
@@ -398,13 +416,13 @@ def test_a_domain_that_keeps_silent_does_not_use_up_what_others_need(internet: I
     async def scene() -> None:
         with engine(settings(internet, max_outstanding=64, timeout=0.1)) as unbound:  # a domain may hold two
             await asyncio.gather(*(ask(unbound, f"n{at}.lame.net") for at in range(2)))
-            began = time.monotonic()
-            answer = await ask(unbound, "other.lame.net")
-            assert time.monotonic() - began < 0.05
+            refused: list[Answer] = []
+            unbound.ask(Question(from_text("other.lame.net"), 1), refused.append)
+            [answer] = refused  # at once
             assert (answer.rcode, answer.ede) == (Rcode.SERVFAIL, Ede.NO_REACHABLE_AUTHORITY)
             assert answer.ede_text == "servers of this domain keep silent"
             assert (await ask(unbound, "n.lame1.net")).ede_text == "no answer within 0.1 s"
-            assert (await ask(unbound, "www.good.com")).secure
+            assert (await ask_on(unbound, "www.good.com")).secure
 
     run(internet, scene())
 
@@ -452,7 +470,7 @@ def test_done_may_ask_again_close_and_fail(internet: Internet) -> None:
 
         unbound.ask(Question(from_text("www.good.com"), 1), fail)
         unbound.ask(Question(from_text("www.good.com"), 1), again)
-        await asyncio.wait_for(closed.wait(), 5)
+        await asyncio.wait_for(closed.wait(), PATIENCE)
         assert len(answers) == 5
         assert all(answer.wire for answer in answers)
         assert [str(context["exception"]) for context in reported] == ["a fault of the asker"]
@@ -519,4 +537,4 @@ def test_wrong_settings_and_wrong_files_stop_the_start(internet: Internet, tmp_p
     opened = open_descriptors()
     with pytest.raises(Unavailable, match=r"libunbound refused its configuration: .*anchor"):
         asyncio.run(_start(settings(internet, trust_anchors=(str(tmp_path / "anchor"),))))
-    assert open_descriptors() == opened
+    assert open_descriptors() <= opened  # what earlier tests left may be collected meanwhile
