@@ -6,6 +6,8 @@ Rules:
 2. The leak meter looks before a query is sent on; all Watches after it was answered. A convicted query is not charged.
 3. Time never goes back: a sight that comes late is looked at by the engine's clock.
 4. State is bounded part by part; `counters` says what was dropped where.
+5. Of what one client asks below one domain in a second, Watches are shown the first CROWD questions and then every
+   EVERY-th: a flood costs little, and is no less plain. Leak meter and accounts count all of it.
 """
 
 from __future__ import annotations
@@ -36,6 +38,9 @@ if TYPE_CHECKING:
     See = Callable[[Sight], Sequence[Finding]]
 
 TICK: Final = 1.0  # seconds between two ticks of the detectors
+SECOND: Final = 1.0
+CROWD: Final = 100  # questions of a client and a domain in a second that are shown one by one
+EVERY: Final = 10
 MAX_PAIRS: Final = 50_000  # pairs something was found about lately, about 500 octets each
 VERSION: Final = 1  # of what `dump` returns
 _MISFIT: Final = (*UNREADABLE, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
@@ -85,8 +90,9 @@ class Engine:
         self.convictions = Convictions()
         self.exemptions = Exemptions()
         self._alerting = alerting
-        self._clock = self._ticked = float("-inf")
-        self._excused = self._silenced = self._misfits = self._late = 0
+        self._clock = self._ticked = self._counted = float("-inf")
+        self._asked: dict[tuple[bytes, Name], int] = {}  # questions of this second
+        self._excused = self._silenced = self._misfits = self._late = self._crowded = 0
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -107,10 +113,11 @@ class Engine:
         if self._meter is not None and not blocked and not sight.cached:
             blocked = self._weigh(sight, found)
         self._note(sight, blocked=blocked)
-        fresh = self._addressed if sight.addresses else self._bare
-        for see in self._blocked if sight.blocked else self._hits if sight.cached else fresh:
-            if new := see(sight):
-                found += new
+        if self._is_shown(sight, at):
+            fresh = self._addressed if sight.addresses else self._bare
+            for see in self._blocked if sight.blocked else self._hits if sight.cached else fresh:
+                if new := see(sight):
+                    found += new
         if not found:
             return _BLOCKED if blocked else NOTHING
         return self._judge(found, blocked=blocked)
@@ -165,7 +172,7 @@ class Engine:
             found["leak"] = dict(self._meter.counters())
         found["engine"] = {
             "pairs": len(self._said), "dropped_pairs": self._said.dropped, "excused": self._excused,
-            "silenced": self._silenced, "late": self._late, "states_left_out": self._misfits,
+            "silenced": self._silenced, "late": self._late, "crowded": self._crowded, "states_left_out": self._misfits,
             "accounts": len(self._accounts), "dropped_accounts": self._accounts.dropped,
             **self._alerts.counters(), **self.convictions.counters(), **self.exemptions.counters(),
         }  # fmt: skip
@@ -228,6 +235,19 @@ class Engine:
             found += watch.tick(now)
         self._alerts.tick(now)
         return found
+
+    def _is_shown(self, sight: Sight, at: float) -> bool:
+        """False for most of what a client asks below a domain beyond CROWD questions in a second."""
+        asked = self._asked
+        if at - self._counted >= SECOND or len(asked) >= MAX_PAIRS:
+            asked.clear()
+            self._counted = at
+        key = (sight.client, sight.domain)
+        count = asked[key] = asked.get(key, 0) + 1
+        if count <= CROWD or count % EVERY == 0:
+            return True
+        self._crowded += 1
+        return False
 
     def _weigh(self, sight: Sight, found: list[Finding]) -> bool:
         """Ask the leak meter; true when the query must not be sent on."""

@@ -4,7 +4,9 @@ Rules:
 1. `see` costs microseconds: what is known to be fresh is passed over, what is to be learnt is queued, nothing is waited
    for. All tables are bounded.
 2. What clients are given goes into the passive DNS by which the guard judges; it is looked at before each judgement.
-3. Until the ranges of CDNs and clouds are read nothing is judged: what is to be learnt waits.
+3. In a second at most A_SECOND blocks that are news are gone into; the others are counted, and are news again when they
+   come again.
+4. Until the ranges of CDNs and clouds are read nothing is judged: what is to be learnt waits.
 """
 
 from __future__ import annotations
@@ -52,6 +54,7 @@ BY_ADDRESS: Final = 300.0  # seconds an address that is bad by itself rests; a b
 MAX_DUE: Final = 100_000  # names and (name, client) that rest
 MAX_EARLY: Final = 1_000  # blocks that wait for the ranges
 AT_A_TICK: Final = 1_000  # answers of clients taken in, a few milliseconds
+A_SECOND: Final = 1_000  # blocks gone into, 10 us each; more names cannot be asked either
 OUTSTANDING: Final = 256  # questions the engine may hold
 FOLDER: Final = "egress"  # below the data folder
 RANGES: Final = "ranges"  # below that: newer lists of networks than those that ship
@@ -86,6 +89,9 @@ class Learning:
         self._ready = False  # they are read
         self._early: deque[Blamed] = deque()  # what was blocked before
         self._due: dict[object, float] = {}
+        self._second = now  # when it began
+        self._left = A_SECOND
+        self._put_off = 0
         self._given = Given(self._uses, self._spoke, now=now)
         self.equip(None)
         self._now = now
@@ -135,6 +141,9 @@ class Learning:
         """Take in what clients asked and got."""
         if not self.on:
             return
+        now = self._clock()
+        if not 0.0 <= now - self._second < 1.0:
+            self._second, self._left = now, A_SECOND
         due = self._due
         recent, older = self._given.recent, self._given.older
         for event in events:
@@ -149,7 +158,6 @@ class Learning:
                 if key not in recent and key not in older:
                     recent.add(key)
                     self._passed(event)
-        now = self._clock()
         self._proposer.flush(now)
         self._pump(now)
 
@@ -208,6 +216,7 @@ class Learning:
             "servers_noted": self._servers.noted,
             "servers_queued": self._servers.lookups.counters()["queued"],
             "held_back": self._blamer.held_back,
+            "put_off": self._put_off,
             "targets": len(self._targets),
             "uses": len(self._uses),
             "uses_evicted": self._uses.evicted,
@@ -221,6 +230,10 @@ class Learning:
         listed = event.reasons[0].indicator if event.reasons else ""
         if event.at < self._due.get((listed, event.client), 0.0) and self._blamer.repeats(event):
             return
+        if self._left <= 0:
+            self._put_off += 1
+            return
+        self._left -= 1
         if len(self._due) >= MAX_DUE:
             self._due.clear()
         blamed = self._blamer.blame(event)

@@ -115,6 +115,25 @@ def test_more_findings_never_lower_a_level(said: dict[str, Confidence]) -> None:
 # What follows from a finding
 
 
+def test_of_a_crowd_watches_are_shown_every_tenth_question_and_accounts_count_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    watch = Scripted({})
+    monkeypatch.setattr("detectors.tunnel.TunnelWatch", lambda _settings: watch)
+    made = engine("tunnel")
+    for number in range(300):
+        made.see(sight(f"n{number}.{BAD}", NOW + number / 1_000))
+        made.see(sight(f"n{number}.{BAD}", NOW + number / 1_000, client="192.0.2.8"))
+        made.see(sight("other.example", NOW + number / 1_000) if number < 50 else sight(f"n{number}.{number}.example"))
+    mine = [names.to_text(one.qname) for one in watch.seen if one.domain == names.from_text(BAD)][::2]
+    assert mine == [f"n{number}.{BAD}" for number in (*range(100), *range(109, 300, 10))]
+    assert sum(one.domain == names.from_text("other.example") for one in watch.seen) == 50
+    assert made.counters()["engine"]["crowded"] == 2 * 180
+    assert made._accounts.hold((ip_address(CLIENT).packed, names.from_text(BAD)), NOW).queries == 300
+    made.see(sight(f"later.{BAD}", NOW + 1.0))
+    assert watch.seen[-1].qname == names.from_text(f"later.{BAD}")  # another second, another hundred
+
+
 def test_high_convicts_and_later_questions_are_blocked(monkeypatch: pytest.MonkeyPatch) -> None:
     watch = Scripted({f"a.{BAD}": [finding("tunnel", HIGH)]})
     made = scripted(monkeypatch, watch)

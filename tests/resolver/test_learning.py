@@ -27,7 +27,7 @@ from egress.range_lists import Lists, file_name, pack, put
 from egress.ranges import Ranges, listed
 from feeds.overlay import CONVICTS, Override
 from resolver.blamed import LEARNT, MAX_PER_HOUR, Blamer
-from resolver.learning import FOLDER, MAX_EARLY, RANGES, Learning
+from resolver.learning import A_SECOND, FOLDER, MAX_EARLY, RANGES, Learning
 from resolver.lookups import MAX_IN_FLIGHT, MAX_QUEUED
 from resolver.posting import Post
 from resolver.ranging import LOOK
@@ -287,6 +287,20 @@ def test_whatever_a_client_asks_only_plain_names_leave(below: list[bytes], cause
         assert re.fullmatch(r"(?:[a-z][a-z0-9-]{0,19}\.){1,2}evil\.example", to_text(name))
 
 
+def test_in_a_second_a_thousand_new_blocks_are_gone_into_and_the_others_when_they_come_again(scene: Scene) -> None:
+    names = [f"n{number}.example" for number in range(A_SECOND + 5)]
+    for name in names:
+        scene.blocked(name)
+    assert scene.counted("put_off") == 5
+    assert scene.counted("asked") + scene.counted("queued") + scene.counted("dropped") > 0
+    scene.blocked(names[0])  # nothing new
+    assert scene.counted("put_off") == 5
+    scene.clock.now += 1.0
+    before = len(scene.learning._due)
+    scene.blocked(names[-1])
+    assert (scene.counted("put_off"), len(scene.learning._due)) == (5, before + 1)
+
+
 def test_plain_names_below_a_listed_one_are_sent_but_few_an_hour(scene: Scene) -> None:
     for number in range(MAX_PER_HOUR + 4):
         scene.blocked(f"cdn{number:02}.evil.example", by="evil.example")
@@ -392,11 +406,12 @@ def test_a_clock_set_back_stops_no_learning(scene: Scene) -> None:
 
 def test_a_flood_of_blocked_names_is_bounded_and_counted(scene: Scene) -> None:
     scene.engine.answering = False
-    events = [event(f"n{number}.bad.example", by="", client="10.0.0.7", at=NOW) for number in range(MAX_QUEUED)]
-    scene.see(*events)
+    for number in range(MAX_QUEUED // 2):
+        scene.clock.now += 1.0 / A_SECOND
+        scene.blocked(f"n{number}.bad.example")
     assert len(scene.engine.asked) == MAX_IN_FLIGHT
     assert scene.counted("in_flight") == MAX_IN_FLIGHT
-    assert scene.counted("queued") == MAX_QUEUED - MAX_IN_FLIGHT
+    assert scene.counted("queued") == MAX_QUEUED
     assert scene.counted("dropped") > 0
     scene.engine.answer()
     assert scene.counted("in_flight") <= MAX_IN_FLIGHT
@@ -458,6 +473,7 @@ def test_a_flood_before_the_ranges_are_known_is_bounded_and_asked_again(tmp_path
     scene.see(*flood)
     scene.learning.begin(LISTS)
     assert len(scene.addresses) == MAX_EARLY
+    scene.clock.now += 1.0
     scene.see(*flood)
     assert len(scene.addresses) == MAX_EARLY + 5
 
