@@ -1,7 +1,8 @@
 """What a worker has to tell the hub: a bounded queue over a local socket that never makes DNS wait.
 
 Rules:
-1. `room` is how many events may still be told in this second; a flood beyond it is counted in `over`, not described.
+1. `room` is how many events may be told now. It grows evenly, up to BURST seconds' worth, so that a flood leaves the
+   hub its time; what goes beyond it is counted in `over`, not described.
 2. What the hub does not take waits in a queue of at most MAX_WAITING events; past that the newest are dropped, counted.
 """
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from resolver.answers import Rendered
     from resolver.clients import Client
 
+BURST: Final = 0.5  # seconds' worth of events that may be told at once
 SMALL: Final = 25  # events a datagram: making one takes a fortieth of a millisecond
 CHUNK: Final = 100  # events a datagram, about 15 kB, when many wait
 MANY: Final = 500  # events
@@ -33,8 +35,8 @@ class Outbox:
     """The events of one worker on their way to the hub."""
 
     def __init__(self, sock: socket.socket, *, worker: int, per_second: int) -> None:
-        """`sock` is a non-blocking SEQPACKET socket; `per_second` how many events may be told each second."""
-        self.room = per_second
+        """`sock` is a non-blocking SEQPACKET socket; `per_second` how many events may be told a second."""
+        self.room = per_second * BURST
         self.over = 0
         self.dropped = 0
         self.told = 0
@@ -100,9 +102,9 @@ class Outbox:
                 self.add(_hit(client, reply, count, now))
         return used
 
-    def second(self) -> None:
-        """A new second: there is room again."""
-        self.room = self._per_second
+    def passed(self, seconds: float) -> None:
+        """Make room for what may be told in the time that passed."""
+        self.room = min(self.room + seconds * self._per_second, self._per_second * BURST)
 
     def flush(self) -> bool:
         """Send one chunk of what waits, if the hub takes it; true when there is more to send at once."""

@@ -30,11 +30,11 @@ class Teller:
 
     @property
     def room(self) -> bool:
-        """True when one more event may be told in this second."""
+        """True when one more event may be told now."""
         return self._outbox.room > 0
 
     def has_room(self) -> bool:
-        """True when one more event may be told in this second; else it is counted as over the cap."""
+        """True when one more event may be told now; else it is counted as over the cap."""
         if self._outbox.room > 0:
             return True
         self._outbox.over += 1

@@ -34,7 +34,7 @@ from resolver.control import (
 )
 from resolver.cookies import SECRET, Cookies, keep, load
 from resolver.keeping import Keeper
-from resolver.outbox import Outbox
+from resolver.outbox import BURST, Outbox
 from resolver.pinning import Pinning
 from resolver.scheduling import hurry, take_turns
 from resolver.sharing import PIECE
@@ -91,6 +91,7 @@ class Worker:
         self._config = config
         self._reports_lost = 0
         self._seconds = 0  # served
+        self._flushed = time.monotonic()  # when the outbox was looked at last
         self._hurries = True
         self._metering = self.pipeline.metering
         self._keeper = None if self._metering is None else Keeper(config.data_dir, number, self._metering.meter)
@@ -165,6 +166,7 @@ class Worker:
         if self.pinning is not None:
             self.pinning.stop()
         await asyncio.sleep(0)  # what `close` answered is queued, and leaves
+        self.outbox.passed(BURST)
         self.outbox.add_hits(self.clients.drain())
         while self.outbox.tell_hits(time.time()):
             pass
@@ -181,6 +183,9 @@ class Worker:
 
     def _flush(self) -> None:
         """Do a little of what can wait: none of it may hold up an answer for long."""
+        now = time.monotonic()
+        self.outbox.passed(now - self._flushed)
+        self._flushed = now
         self.pipeline.tick()
         more = self.outbox.tell_hits(time.time())
         more = self.outbox.flush() or more
@@ -203,7 +208,6 @@ class Worker:
             self.pipeline.invalidate()
         self.pipeline.second(int(time.monotonic()))
         self.outbox.add_hits(self.clients.drain())
-        self.outbox.second()
         if self.pinning is not None:
             self.pinning.second()
         self._pace()

@@ -100,13 +100,28 @@ def test_a_hub_that_does_not_read_costs_nothing_but_events_which_are_counted(
     assert dropped + lost == counters["dropped"]
 
 
-def test_room_comes_back_every_second(line: tuple[socket.socket, socket.socket]) -> None:
-    box = Outbox(line[0], worker=0, per_second=2)
-    box.add(EVENT)
-    box.add(EVENT)
-    assert box.room == 0
-    box.second()
-    assert box.room == 2
+def test_room_grows_evenly_up_to_half_a_second(line: tuple[socket.socket, socket.socket]) -> None:
+    box = Outbox(line[0], worker=0, per_second=100)
+    for _ in range(50):
+        assert box.room > 0
+        box.add(EVENT)
+    assert box.room <= 0
+    box.passed(0.05)
+    assert box.room == 5
+    for _ in range(100):
+        box.passed(0.05)
+    assert box.room == 50
+
+
+def test_a_low_cap_lets_events_through_all_the_same(line: tuple[socket.socket, socket.socket]) -> None:
+    box = Outbox(line[0], worker=0, per_second=1)
+    told = 0
+    for _ in range(20 * 60):
+        if box.room > 0:
+            box.add(EVENT)
+            told += 1
+        box.passed(0.05)
+    assert told == pytest.approx(60, abs=1)
 
 
 def test_a_closed_line_does_not_raise(line: tuple[socket.socket, socket.socket]) -> None:
