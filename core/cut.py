@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from struct import Struct
-from typing import Final, NamedTuple
+from typing import Final
 
 from core import rr
 from core.wire import HEADER, MAX_RECORDS, SIGNATURES, Message, Record, expand_name, expand_rdata, skip_name
@@ -20,16 +20,23 @@ _COMPRESSED: Final[dict[int, tuple[int, int]]] = {
 }  # fmt: skip
 
 
-class Form(NamedTuple):
+class Form:
     """A reply body ready to be served behind a question of the length it was made for.
 
     Its compression pointers reach into that question. `tail` is where the additional section begins, -1 for none.
     """
 
-    counts: bytes  # ANCOUNT, NSCOUNT, ARCOUNT without OPT: six octets
-    body: bytes
-    ttls: tuple[tuple[int, int], ...]  # (offset in body, TTL in seconds)
-    tail: int = -1
+    __slots__ = ("body", "counts", "tail", "ttls")
+
+    def __init__(self, counts: bytes, body: bytes, ttls: tuple[tuple[int, int], ...], tail: int = -1) -> None:
+        self.counts = counts  # ANCOUNT, NSCOUNT, ARCOUNT without OPT: six octets
+        self.body = body
+        self.ttls = ttls  # (offset in body, TTL in seconds)
+        self.tail = tail
+
+    def lasting(self, ttls: tuple[tuple[int, int], ...]) -> Form:
+        """Return it with other TTLs."""
+        return Form(self.counts, self.body, ttls, self.tail)
 
     def shortened(self) -> Form:
         """Return it without the additional section, which goes before anything is truncated (RFC 2181 section 9)."""

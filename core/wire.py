@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from struct import Struct
 from struct import error as struct_error
-from typing import Final, NamedTuple
+from typing import Final
 
 from core import rr
 from core.errors import Malformed
@@ -25,7 +25,6 @@ MAX_RECORDS: Final = 4_096  # of one reply; 64 kB hold 5,957 of the smallest kin
 _HEAD: Final = Struct("!6H")
 _TYPE_CLASS: Final = Struct("!HH")
 _FIXED: Final = Struct("!HHIH")  # type, class, TTL, RDLENGTH
-_U16: Final = Struct("!H")
 
 COOKIE: Final = 10  # EDNS option codes, RFC 7873, RFC 5001, RFC 7828
 NSID: Final = 3
@@ -74,31 +73,39 @@ class Query:
         return self.qname + self.question[-4:] + (b"\x01" if self.cd else b"\x00")
 
 
-class Record(NamedTuple):
+class Record:
     """Where one resource record lies in a message: offsets into it."""
 
-    section: int  # 1 answer, 2 authority, 3 additional
-    owner: int
-    rtype: int
-    rclass: int
-    ttl_at: int
-    ttl: int
-    rdata: int
-    end: int
+    __slots__ = ("end", "owner", "rclass", "rdata", "rtype", "section", "ttl", "ttl_at")
+
+    def __init__(  # noqa: PLR0917 - made for every record of every reply
+        self, section: int, owner: int, rtype: int, rclass: int, ttl: int, rdata: int, end: int
+    ) -> None:
+        self.section = section  # 1 answer, 2 authority, 3 additional
+        self.owner = owner
+        self.rtype = rtype
+        self.rclass = rclass
+        self.ttl_at = rdata - 6
+        self.ttl = ttl
+        self.rdata = rdata
+        self.end = end
 
 
-class Message(NamedTuple):
-    """A walked reply. `answers_at` is the offset behind the question section."""
+class Message:
+    """A walked reply."""
 
-    flags: int
-    rcode: int
-    qname: Name
-    qtype: int
-    answers_at: int
-    records: list[Record]  # without OPT
-    opt_at: int  # index in `records` where OPT stood, -1 for none
-    signed: bool  # has records only DNSSEC needs
-    lowest: int  # TTL in seconds, over all records; 0 when there are none
+    __slots__ = ("answers_at", "flags", "lowest", "opt_at", "qname", "qtype", "rcode", "records", "signed")
+
+    def __init__(self, flags: int, qname: Name, qtype: int, answers_at: int) -> None:
+        self.flags = flags
+        self.rcode = flags & 0xF
+        self.qname = qname
+        self.qtype = qtype
+        self.answers_at = answers_at  # the offset behind the question section
+        self.records: list[Record] = []  # without OPT
+        self.opt_at = -1  # index in `records` where OPT stood, -1 for none
+        self.signed = False  # has records only DNSSEC needs
+        self.lowest = 0  # TTL in seconds, over all records; 0 when there are none
 
 
 def read_query(data: bytes) -> Query:
@@ -256,11 +263,12 @@ def walk(data: bytes) -> Message:
     if questions != 1 or total > MAX_RECORDS:
         raise Malformed("a reply repeats one question and has a sane number of records")
     qname = read_name(data, HEADER)
-    at = answers_at = skip_name(data, HEADER) + 4
+    at = skip_name(data, HEADER) + 4
     if at > size:
         raise Malformed("question cut short")
-    records: list[Record] = []
-    opt_at, rcode, signed, lowest = -1, flags & 0xF, False, _NO_TTL
+    message = Message(flags, qname, data[at - 4] << 8 | data[at - 3], at)
+    records = message.records
+    lowest = _NO_TTL
     for number in range(total):
         owner = at
         at = at + 2 if at + 2 <= size and data[at] >= 0xC0 else skip_name(data, at)
@@ -274,17 +282,16 @@ def walk(data: bytes) -> Message:
         if rtype == rr.OPT:
             if number < answers + authority:
                 raise Malformed("an OPT record outside the additional section")
-            rcode |= (ttl >> 24) << 4
-            opt_at = len(records) if opt_at < 0 else MAX_RECORDS
+            message.rcode |= (ttl >> 24) << 4
+            message.opt_at = len(records) if message.opt_at < 0 else MAX_RECORDS
         else:
             section = 1 if number < answers else 2 if number < answers + authority else 3
-            records.append(Record(section, owner, rtype, rclass, at + 4, ttl, at + 10, end))
+            records.append(Record(section, owner, rtype, rclass, ttl, at + 10, end))
             lowest = min(lowest, ttl)
-            signed = signed or rtype in SIGNATURES
+            message.signed = message.signed or rtype in SIGNATURES
         at = end
-    qtype = _U16.unpack_from(data, answers_at - 4)[0]
-    lowest = lowest if records else 0
-    return Message(flags, rcode, qname, qtype, answers_at, records, opt_at, signed, lowest)
+    message.lowest = lowest if records else 0
+    return message
 
 
 def expand_rdata(data: bytes, record: Record) -> bytes:

@@ -282,7 +282,9 @@ class Supervisor:
         left = [process for child in children for process in child.processes()]
         for process in left:
             process.send(signal.SIGKILL)
-            os.waitpid(process.pid, 0)
+        while any(child.processes() for child in children):  # until each is collected, and known to be
+            self._reap()
+            time.sleep(0.01)
         return not left
 
 

@@ -31,6 +31,7 @@ FAILURE_TTL: Final = 2  # seconds a failure is remembered, RFC 9520 section 3.2:
 STALE_TTL: Final = 30  # seconds a stale answer is served before its servers are asked again, RFC 8767 section 4
 PREFETCH_SHARE: Final = 10  # what is in use is asked anew in the last tenth of its life
 HEALTHY: Final = frozenset((0, 3))  # NOERROR and NXDOMAIN
+_NODATA: Final = Action.NODATA
 _ADDRESSES: Final = frozenset((rr.A, rr.AAAA))
 _EMPTY: Final = Form(b"\x00" * 6, b"", ())
 
@@ -103,7 +104,7 @@ class Replies:
         answer.epoch = self._policy.epoch
         answer.born = now
         answer.expires = answer.stale_until = now + answer.ttl
-        if answer.rcode not in HEALTHY or answer.verdict.action.blocks or answer.ttl <= 0:
+        if answer.rcode not in HEALTHY or answer.verdict.action >= _NODATA or answer.ttl <= 0:
             return
         answer.stale_until += settings.serve_stale
         if settings.prefetch:
@@ -174,8 +175,8 @@ class Replies:
             low = min(low, no)
         for _, ttl in ttls:
             if not low <= ttl <= high:
-                return form._replace(ttls=tuple([(at, min(max(ttl, low), high)) for at, ttl in ttls]))
-        return form if ttls is form.ttls else form._replace(ttls=ttls)
+                return form.lasting(tuple([(at, min(max(ttl, low), high)) for at, ttl in ttls]))
+        return form if ttls is form.ttls else form.lasting(ttls)
 
 
 def _is_negative(message: Message) -> bool:
@@ -192,4 +193,4 @@ def _failed(key: bytes, reply: Reply) -> Answer:
 
 
 def _relabelled(form: Form) -> Form:
-    return form._replace(ttls=tuple([(at, STALE_TTL) for at, _ in form.ttls]))
+    return form.lasting(tuple([(at, STALE_TTL) for at, _ in form.ttls]))

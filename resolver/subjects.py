@@ -13,6 +13,10 @@ from detectors.sight import MAX_PAYLOAD
 _IPV4HINT: Final = 4  # SvcParamKey, RFC 9460 section 14.3.2
 _IPV6HINT: Final = 6
 _ADDRESSES: Final = frozenset((rr.A, rr.AAAA))
+_ADDRESS: Final = Trigger.ADDRESS  # enum members are slow to reach through their class
+_CNAME: Final = Trigger.CNAME
+_NSDNAME: Final = Trigger.NSDNAME
+_HINT: Final = Trigger.HINT
 _SERVICES: Final = frozenset((rr.HTTPS, rr.SVCB))
 _BEFORE_NAME: Final = {rr.CNAME: 0, rr.NS: 0, rr.PTR: 0, rr.DNAME: 0, rr.MX: 2, rr.SRV: 6}  # octets
 MAX_SUBJECTS: Final = 1_024  # of one reply; no honest one comes near, and what is not judged must not be served
@@ -39,11 +43,11 @@ def subjects(data: bytes, message: Message) -> tuple[list[Subject], list[bytes]]
             if len(address) != (4 if rtype == rr.A else 16):
                 raise Malformed("an address record of the wrong size")
             addresses.append(address)
-            found[Subject(Trigger.ADDRESS, address, address=True)] = None
+            found[Subject(_ADDRESS, address, address=True)] = None
         elif rtype == rr.CNAME:
-            found[Subject(Trigger.CNAME, read_name(data, record.rdata))] = None
+            found[Subject(_CNAME, read_name(data, record.rdata))] = None
         elif rtype == rr.NS:
-            found[Subject(Trigger.NSDNAME, read_name(data, record.rdata))] = None
+            found[Subject(_NSDNAME, read_name(data, record.rdata))] = None
         elif rtype in _SERVICES:
             found.update(dict.fromkeys(_service(data, record)))
     if len(found) > MAX_SUBJECTS:
@@ -70,7 +74,7 @@ def _service(data: bytes, record: Record) -> list[Subject]:
     """Target name and address hints of an SVCB or HTTPS record (RFC 9460 section 2.2)."""
     at, end = record.rdata + 2, record.end
     target = read_name(data, at)
-    found = [Subject(Trigger.HINT, target)] if len(target) > 1 else []
+    found = [Subject(_HINT, target)] if len(target) > 1 else []
     at = skip_name(data, at)  # some compress the target, though they must not
     while at + 4 <= end:
         key = data[at] << 8 | data[at + 1]
@@ -80,8 +84,6 @@ def _service(data: bytes, record: Record) -> list[Subject]:
             raise Malformed("service parameter runs past its record")
         step = 4 if key == _IPV4HINT else 16 if key == _IPV6HINT else 0
         if step:
-            found += [
-                Subject(Trigger.HINT, data[i : i + step], address=True) for i in range(at, at + size - step + 1, step)
-            ]
+            found += [Subject(_HINT, data[i : i + step], address=True) for i in range(at, at + size - step + 1, step)]
         at += size
     return found

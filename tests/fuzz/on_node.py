@@ -57,7 +57,7 @@ class Stage:
         scene.policy.default.rendered.clear()
         scene.clients.table.clear()
         scene.upstream.asked.clear()
-        scene.outbox.second()
+        scene.outbox.passed(1.0)
         scene.pipeline.second(int(scene.now))
         return scene
 
