@@ -49,6 +49,7 @@ HOT = (
     "resolver/subjects.py",
     "resolver/telling.py",
     "resolver/udp.py",
+    "resolver/upstream/__init__.py",
     "resolver/upstream/datagrams.py",
     "resolver/upstream/echo.py",
     "resolver/upstream/forward.py",

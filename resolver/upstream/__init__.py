@@ -8,7 +8,7 @@ Rules:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,28 +16,44 @@ if TYPE_CHECKING:
     from core.names import Name
 
 
-class Question(NamedTuple):
+class Question:
     """What is asked: a folded wire name, a type and a class, and whether validation is to be skipped."""
 
-    qname: Name
-    qtype: int
-    qclass: int = 1
-    checking_disabled: bool = False
+    __slots__ = ("checking_disabled", "qclass", "qname", "qtype")
+
+    def __init__(self, qname: Name, qtype: int, qclass: int = 1, *, checking_disabled: bool = False) -> None:
+        self.qname = qname
+        self.qtype = qtype
+        self.qclass = qclass
+        self.checking_disabled = checking_disabled
 
 
-class Answer(NamedTuple):
+class Answer:
     """What came back. `wire` is a whole DNS message whose ID and question case mean nothing, or empty on failure.
 
     On failure (`wire` empty) the client gets `rcode` (SERVFAIL) with the extended error `ede` and `ede_text`.
     """
 
-    wire: bytes
-    rcode: int = 0
-    secure: bool = False  # validated by DNSSEC
-    bogus: bool = False  # failed validation; `wire` is empty
-    ede: int = -1  # RFC 8914 code, -1 for none
-    ede_text: str = ""
-    server: str = ""  # for the log: which server or engine answered
+    __slots__ = ("bogus", "ede", "ede_text", "rcode", "secure", "server", "wire")
+
+    def __init__(
+        self,
+        wire: bytes,
+        rcode: int = 0,
+        *,
+        secure: bool = False,
+        bogus: bool = False,
+        ede: int = -1,
+        ede_text: str = "",
+        server: str = "",
+    ) -> None:
+        self.wire = wire
+        self.rcode = rcode
+        self.secure = secure  # validated by DNSSEC
+        self.bogus = bogus  # failed validation; `wire` is empty
+        self.ede = ede  # RFC 8914 code, -1 for none
+        self.ede_text = ede_text
+        self.server = server  # for the log: which server or engine answered
 
 
 class Upstream(Protocol):

@@ -91,7 +91,7 @@ class Datagrams:
     def send(self, transaction: Transaction) -> None:
         """Send the question to its server, or report it refused."""
         asked = transaction.asked
-        qname = asked[0]
+        qname = asked.qname
         index = transaction.server
         noise = self._noise.take(len(qname) + 3)
         ports = self._active[index]
@@ -109,7 +109,7 @@ class Datagrams:
         transaction.pending = pending
         pending[ident] = transaction
         try:
-            port.send(ident + words.heads[asked[3]] + question + words.tail)
+            port.send(ident + words.heads[asked.checking_disabled] + question + words.tail)
         except OSError as error:
             transaction.leave()
             if error.errno not in _FULL:

@@ -83,7 +83,7 @@ def section(asked: Question) -> bytes:
 
 def kind(asked: Question) -> bytes:
     """Return type and class, the four octets after the name."""
-    return (asked[1] << 16 | asked[2]).to_bytes(4, "big")
+    return (asked.qtype << 16 | asked.qclass).to_bytes(4, "big")
 
 
 def mix_case(name: Name, noise: bytes) -> bytes:

@@ -148,7 +148,7 @@ class Forward:
         transaction.off_wheel()
         self._outstanding -= 1
         self._answered += 1
-        transaction.done(Answer(wire, code, False, False, -1, "", self._names[index]))
+        transaction.done(Answer(wire, code, server=self._names[index]))
 
     def refused(self, transaction: Transaction, why: str) -> None:
         """Ask another server, or the same a little later."""

@@ -171,7 +171,7 @@ class Stream:
         transaction.ident = ident
         transaction.pending = self._pending
         transaction.question = section(asked)
-        wire = ident + words.heads[asked[3]] + transaction.question + words.tail
+        wire = ident + words.heads[asked.checking_disabled] + transaction.question + words.tail
         return len(wire).to_bytes(2, "big") + wire
 
     def _stranger(self) -> None:

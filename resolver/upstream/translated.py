@@ -45,7 +45,7 @@ class Translated:
 
     def _arrived(self, question: Question, done: Callable[[Answer], None], answer: Answer) -> None:
         if answer.wire and self._wanted(answer.wire):
-            self._inner.ask(question._replace(qtype=rr.A), partial(self._translate, done, answer))
+            self._inner.ask(Question(question.qname, rr.A, question.qclass), partial(self._translate, done, answer))
         else:
             done(answer)
 

@@ -84,7 +84,7 @@ def test_octets_stay_but_for_the_run(a: list[str], b: list[str], c: list[str], s
     after = turned(made, step)
     assert len(after[0]) == len(made[0])
     assert Counter(read(after)) == Counter(read(made))
-    assert walk(b"\x00\x00" + bytes(after[0])).records == walk(b"\x00\x00" + bytes(made[0])).records
+    assert walked(after[0]) == walked(made[0])
     run = len(sets[-1])
     before, now = read(made), read(after)
     assert now[:-run] == before[:-run]
@@ -118,6 +118,12 @@ def test_a_truncated_reply_stays() -> None:
 
 def record(owner: bytes, last: int, ttl: int = 300) -> bytes:
     return owner + b"\x00\x01\x00\x01" + ttl.to_bytes(4, "big") + b"\x00\x04\xc0\x00\x02" + bytes((last,))
+
+
+def walked(octets: bytes | bytearray) -> list[tuple[int, ...]]:
+    """Return what the walk says of each record of a reply without its ID."""
+    found = walk(b"\x00\x00" + bytes(octets)).records
+    return [(one.section, one.owner, one.rtype, one.rclass, one.ttl, one.rdata, one.end) for one in found]
 
 
 def raw(*records: bytes) -> Reply:
@@ -169,8 +175,7 @@ def test_no_walked_reply_breaks_it(tail: bytes, answers: int, step: int) -> None
         return
     after = turned(made, step)
     assert Counter(after[0]) == Counter(made[0])
-    old, new = walk(b"\x00\x00" + bytes(made[0])), walk(b"\x00\x00" + bytes(after[0]))
-    assert old.records == new.records
+    assert walked(after[0]) == walked(made[0])
 
 
 @given(st.lists(st.tuples(st.binary(min_size=4, max_size=4), st.sampled_from([b"\xc0\x0c", b"\xc0\x0e"])), max_size=9))
