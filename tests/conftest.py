@@ -5,10 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 from internet import Internet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+# A machine that stands still for a moment is no mistake of the code.
+settings.register_profile("plughole", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("plughole")
 
 
 @pytest.fixture(scope="session")

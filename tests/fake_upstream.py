@@ -109,9 +109,14 @@ class FakeUpstream:
 
     async def start(self) -> None:
         loop = asyncio.get_running_loop()
-        sock = socket.create_server(("127.0.0.1", 0))
-        self.port = sock.getsockname()[1]
-        self._udp, _ = await loop.create_datagram_endpoint(lambda: _Udp(self), local_addr=("127.0.0.1", self.port))
+        while self._udp is None:
+            sock = socket.create_server(("127.0.0.1", 0))
+            address = sock.getsockname()
+            try:
+                self._udp, _ = await loop.create_datagram_endpoint(lambda: _Udp(self), local_addr=address)
+            except OSError:  # somebody has the same port of UDP
+                sock.close()
+        self.port = address[1]
         self._servers.append(await asyncio.start_server(self._framed, sock=sock))
         self.tls_port = await self._serve(self._framed, ["dot"])
         self.https_port = await self._serve(self._https, ["h2", "http/1.1"])

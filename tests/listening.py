@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import struct
 import time
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import dns.message
 
@@ -110,11 +111,18 @@ class Served:
         self.far.close()
 
 
+PATIENCE: Final = 30.0  # seconds for a reply
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a port of 127.0.0.1 that neither TCP nor UDP uses."""
+    while True:
+        with socket.socket() as probe, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+            with contextlib.suppress(OSError):
+                other.bind(("127.0.0.1", port))
+                return port
 
 
 @asynccontextmanager
@@ -140,8 +148,8 @@ def framed(*messages: bytes) -> bytes:
 
 
 async def read_frame(reader: asyncio.StreamReader) -> dns.message.Message:
-    size = struct.unpack("!H", await asyncio.wait_for(reader.readexactly(2), 5))[0]
-    return dns.message.from_wire(await asyncio.wait_for(reader.readexactly(size), 5))
+    size = struct.unpack("!H", await asyncio.wait_for(reader.readexactly(2), PATIENCE))[0]
+    return dns.message.from_wire(await asyncio.wait_for(reader.readexactly(size), PATIENCE))
 
 
 async def ask_udp(address: str, port: int, packets: list[bytes], source: str | None = None) -> list[bytes]:
@@ -154,4 +162,4 @@ async def ask_udp(address: str, port: int, packets: list[bytes], source: str | N
         sock.connect((address, port))  # connected: only replies from that very address are taken
         for packet in packets:
             await loop.sock_sendall(sock, packet)
-        return [await asyncio.wait_for(loop.sock_recv(sock, 4_096), 5) for _ in packets]
+        return [await asyncio.wait_for(loop.sock_recv(sock, 4_096), PATIENCE) for _ in packets]

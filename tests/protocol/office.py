@@ -73,7 +73,7 @@ class Toy:
         """End the thread."""
         with self._internet.inside(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as last:
             last.sendto(b"", (TOY, 53))
-        self._thread.join(5)
+        self._thread.join(30)
         self._socket.close()
 
     def asked(self, name: str) -> list[tuple[float, dns.message.Message]]:

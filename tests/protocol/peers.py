@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 UNBOUND: Final = ("127.0.0.53", 5301)
 RECURSOR: Final = ("127.0.0.53", 5302)
-START_SECONDS: Final = 15.0
+START_SECONDS: Final = 60.0
 _PACKAGES: Final = {"unbound": "unbound", "pdns_recursor": "pdns-recursor"}
 _ROOT_NS: Final = b"\x12\x34\1\0\0\1\0\0\0\0\0\0\0\0\2\0\1"  # ID 0x1234, RD, `. NS IN`
 
@@ -77,7 +77,7 @@ def _await(address: tuple[str, int], folder: Path) -> None:
 def _end(process: subprocess.Popen[bytes]) -> None:
     process.terminate()
     try:
-        process.wait(5)
+        process.wait(20)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()

@@ -124,6 +124,6 @@ def ask_all(addresses: Sequence[tuple[str, int]], queries: Sequence[bytes]) -> l
 def over_tcp(address: tuple[str, int], question: bytes) -> bytes:
     """Return the reply to one question over TCP; call it inside the internet."""
     message = b"\0\0" + question
-    with socket.create_connection(address, timeout=8) as stream, stream.makefile("rb") as reader:
+    with socket.create_connection(address, timeout=30) as stream, stream.makefile("rb") as reader:
         stream.sendall(struct.pack("!H", len(message)) + message)
         return reader.read(int.from_bytes(reader.read(2), "big"))

@@ -150,10 +150,10 @@ REBINDING: Final = (
     Row("protection-off", "dig ten.point.net", (NOERROR, r"\s10\.0\.0\.1$"), (), SECOND),
 )  # fmt: skip
 
-TTLS: Final = (
-    Row("negative-by-soa-minimum", "dig absent.plain.net", (NXDOMAIN, r"^plain\.net\.\s+(?:60|5\d)\s+IN\s+SOA")),
-    Row("nodata-by-soa-minimum", "dig mail.good.com AAAA", (NOERROR, r"^good\.com\.\s+(?:60|5\d)\s+IN\s+SOA")),
-    Row("negative-cap", "dig absent2.plain.net", (NXDOMAIN, r"^plain\.net\.\s+(?:30|2\d)\s+IN\s+SOA"), (), SECOND),
+TTLS: Final = (  # the engine may have the SOA from an answer before, so its TTL is at most that of the rule
+    Row("negative-by-soa-minimum", "dig absent.plain.net", (NXDOMAIN, r"^plain\.net\.\s+(?:60|[1-5]?\d)\s+IN\s+SOA")),
+    Row("nodata-by-soa-minimum", "dig mail.good.com AAAA", (NOERROR, r"^good\.com\.\s+(?:60|[1-5]?\d)\s+IN\s+SOA")),
+    Row("negative-cap", "dig absent2.plain.net", (NXDOMAIN, r"^plain\.net\.\s+(?:30|[12]?\d)\s+IN\s+SOA"), (), SECOND),
     Row("floor", "dig short.good.com", (r"^short\.good\.com\.\s+60\s+IN\s+A",), (), SECOND),
     Row("cap", "dig mail.good.com", (r"^mail\.good\.com\.\s+120\s+IN\s+A",), (), SECOND),
 )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import socket
 import struct
@@ -26,6 +27,9 @@ _LOCAL: Final = 0x20
 STALE: Final = 3  # Extended DNS Errors, RFC 8914 section 4
 STALE_NXDOMAIN: Final = 19
 STALE_TTL: Final = 30  # seconds, RFC 8767 section 4
+PATIENCE: Final = 20.0  # seconds for an answer that comes at once unless the machine stands still
+REPEATED: Final = 1.0  # seconds within which libunbound repeats a question that is not answered at once
+MOST_REPEATED: Final = 4  # questions for one answer, where the authority is slow
 
 
 @pytest.fixture
@@ -48,26 +52,32 @@ def addresses(reply: dns.message.Message) -> list[str]:
 
 
 def test_ttls_count_down_and_the_authority_is_asked_once(place: Office) -> None:
-    first = place.first.ask("ttl100-count.toy.net").answer[0].ttl
-    assert first == 100
-    place.first.wait(lambda: place.first.ask("ttl100-count.toy.net").answer[0].ttl < first, 3)
-    assert place.first.ask("ttl100-count.toy.net").answer[0].ttl in {97, 98, 99}
-    assert len(place.toy.asked("ttl100-count")) == 1
+    begun = time.monotonic()
+
+    def left() -> int:
+        ttl: int = place.first.ask("ttl100-count.toy.net").answer[0].ttl
+        assert 100 - (time.monotonic() - begun) - 2 <= ttl <= 100  # the engine and we each round down
+        return ttl
+
+    first = left()
+    answered = time.monotonic()
+    place.first.wait(lambda: left() <= first - 3)
+    # Before it was answered a question may have been repeated, and such a one may be read a little later.
+    assert all(at < answered + REPEATED for at, _ in place.toy.asked("ttl100-count"))
+    assert 1 <= len(place.toy.asked("ttl100-count")) <= MOST_REPEATED
 
 
 def test_a_negative_answer_is_kept_for_the_minimum_of_its_soa(place: Office) -> None:
-    name = "absent-ttl1.toy.net"
-    for _ in range(3):
-        reply = place.first.ask(name)
+    def asked_for(label: str) -> int:
+        reply = place.first.ask(f"{label}.toy.net")
         assert reply.rcode() == dns.rcode.NXDOMAIN
         assert reply.authority[0].ttl <= 1
-    before = len(place.toy.asked("absent-ttl1"))
-    assert before <= 2  # a second may have passed
+        return len(place.toy.asked(label))
 
-    def asked_again() -> bool:
-        return place.first.ask(name).rcode() == dns.rcode.NXDOMAIN and len(place.toy.asked("absent-ttl1")) > before
-
-    place.first.wait(asked_again, 4)
+    # The second may end meanwhile, or a question be repeated as the answer is late: three tries.
+    assert any([asked_for(f"absent-ttl1-{attempt}") for _ in range(3)][-1] == 1 for attempt in range(3))
+    before = asked_for("absent-ttl1")
+    place.first.wait(lambda: asked_for("absent-ttl1") > before)
 
 
 def test_the_floor_and_the_cap_hold_what_is_kept(place: Office) -> None:
@@ -86,27 +96,30 @@ def test_addresses_take_turns_and_stay_in_order_where_turned_off(place: Office) 
         seen.add(got[0])
         return len(seen) >= 2
 
-    place.first.wait(turned, 6)
+    place.first.wait(turned)
     assert len({tuple(addresses(place.second.ask("twelve.good.com", at=SECOND))) for _ in range(3)}) == 1
 
 
 def test_popular_names_are_asked_anew_while_the_old_answer_serves(place: Office) -> None:
     """libunbound gives an answer of its own cache up when it expires, no sooner; nobody waits for that.
 
-    A machine that stands still for a second when the answer expires asks late, so there are three tries.
+    A machine that stands still for a second when the answer expires asks late, so there are five tries.
     """
-    assert any(_is_renewed(place, f"ttl5-popular{attempt}", 5) for attempt in range(3))
+    assert any(_is_renewed(place, f"ttl5-popular{attempt}", 5) for attempt in range(5))
 
 
 def _is_renewed(place: Office, label: str, ttl: int) -> bool:
     before = _prefetched(place)
     deadline = time.monotonic() + ttl + 4
-    while len(place.toy.asked(label)) < 2 and time.monotonic() < deadline:
+    later: list[float] = []  # after the first question; one repeated at once, as the answer is late, is none of these
+    while not later and time.monotonic() < deadline:
         assert data(place.first.ask(f"{label}.toy.net")) == ["192.0.2.90"]
+        first, *others = (at for at, _ in place.toy.asked(label))
+        later = [at - first for at in others if at - first > REPEATED]
         time.sleep(0.1)  # what makes it popular
-    first, second = (at for at, _ in place.toy.asked(label)[:2])
-    assert ttl / 2 < second - first < ttl + 2
-    deadline = time.monotonic() + 3.0  # workers report each second
+    if not later or not ttl / 2 < later[0] < ttl + 2:
+        return False
+    deadline = time.monotonic() + 10.0  # workers report each second
     while _prefetched(place) == before and time.monotonic() < deadline:
         time.sleep(0.1)
     return _prefetched(place) > before
@@ -153,7 +166,10 @@ def test_strangers_are_refused(place: Office) -> None:
 
 def test_a_client_has_its_limit_and_another_its_own(place: Office) -> None:
     place.second.ask("www.good.com", at=SECOND)
-    assert 20 <= _answered(place, "127.0.1.50") <= 30  # a burst of 20, 5 a second
+    begun = time.monotonic()
+    answered = _answered(place, "127.0.1.50")
+    assert 20 <= answered <= 20 + 5 * (time.monotonic() - begun + 1)  # a burst of 20, 5 a second
+    assert answered < 100
     assert data(place.second.ask("www.good.com", source="127.0.1.51", at=SECOND)) == ["192.0.2.11"]
     assert _answered(place, "127.0.0.1") == 100  # exempt
 
@@ -163,16 +179,14 @@ def _answered(place: Office, source: str) -> int:
     with place.internet.inside(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.bind((source, 0))
         client.connect((SECOND, 53))
-        client.settimeout(0.5)
         for _ in range(100):
             client.send(question)
+        place.second.ask("www.good.com", at=SECOND, timeout=PATIENCE)  # its turn comes after all of these
+        client.setblocking(False)
         got = 0
-        try:
-            while got < 100:
-                client.recv(4_096)
+        with contextlib.suppress(BlockingIOError):
+            while client.recv(4_096):
                 got += 1
-        except TimeoutError:
-            return got
         return got
 
 
@@ -191,13 +205,15 @@ def header(source: str, *, command: int = _PROXY, family: int = 0x12) -> bytes:
     )
 
 
-def through(place: Office, before: bytes, *, tcp: bool, balancer: str = BALANCER) -> dns.message.Message | None:
+def through(
+    place: Office, before: bytes, *, tcp: bool, balancer: str = BALANCER, seconds: float = PATIENCE
+) -> dns.message.Message | None:
     """Return the reply to a question behind `before`, None when there is none."""
     question = dns.message.make_query("www.good.com", "A").to_wire()
     kind = socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM
     with place.internet.inside(), socket.socket(socket.AF_INET, kind) as client:
         client.bind((balancer, 0))
-        client.settimeout(1.0)
+        client.settimeout(seconds)
         client.connect((SECOND, 53))
         client.sendall(before + (struct.pack("!H", len(question)) if tcp else b"") + question)
         try:
@@ -235,7 +251,7 @@ def test_a_listed_balancer_without_a_header_and_a_stranger_with_one_get_nothing_
     place: Office, tcp: bool
 ) -> None:
     for before, balancer in ((b"", BALANCER), (header("10.0.0.5"), "127.0.1.8")):
-        reply = through(place, before, tcp=tcp, balancer=balancer)
+        reply = through(place, before, tcp=tcp, balancer=balancer, seconds=1.0)
         assert reply is None or reply.rcode() in {dns.rcode.FORMERR, dns.rcode.NOTIMP}
     assert through(place, b"", tcp=tcp, balancer="127.0.1.8") is not None
 
@@ -247,9 +263,8 @@ def test_tcp_answers_each_question_as_it_can(place: Office) -> None:
     place.first.ask("www.good.com")
     questions = ["www.lame.net", *["www.good.com"] * 20]
     with place.first.connect() as stream, stream.makefile("rb") as reader:
-        for at, name in enumerate(questions):
-            wire = dns.message.make_query(name, "A", id=at).to_wire()
-            stream.sendall(struct.pack("!H", len(wire)) + wire)
+        wires = [dns.message.make_query(name, "A", id=at).to_wire() for at, name in enumerate(questions)]
+        stream.sendall(b"".join(struct.pack("!H", len(wire)) + wire for wire in wires))
         ids = [dns.message.from_wire(reader.read(int.from_bytes(reader.read(2), "big"))).id for _ in questions]
     assert sorted(ids) == list(range(len(questions)))
     assert ids[-1] == 0
@@ -271,14 +286,12 @@ def test_a_dead_authority_leaves_a_stale_answer(place: Office, silence: Callable
     assert data(reply) == ["192.0.2.90"]
     assert reply.answer[0].ttl == STALE_TTL
     assert ede(reply)[0][0] == STALE
-    begun = time.monotonic()
-    again = place.first.ask("ttl1-stale.toy.net", tcp=True)
-    assert time.monotonic() - begun < 2.0  # RFC 8767 section 5: 1.8 seconds of a client's patience
-    assert ede(again)[0][0] == STALE
+    # RFC 8767 section 5: 1.8 seconds of a client's patience. The best of three: the machine may stand still.
+    assert min(_seconds_to_stale(place.first, "ttl1-stale.toy.net") for _ in range(3)) < 2.0
     absent = _until_stale(place.first, "absent-ttl1-stale.toy.net")
     assert (absent.rcode(), ede(absent)[0][0]) == (dns.rcode.NXDOMAIN, STALE_NXDOMAIN)
     assert not ede(place.first.ask("www.good.com"))
-    never = place.first.ask("never-asked.toy.net")
+    never = place.first.ask("never-asked.toy.net", timeout=PATIENCE)
     assert never.rcode() == dns.rcode.SERVFAIL
 
 
@@ -287,7 +300,15 @@ def test_nothing_stale_is_served_where_that_is_off(place: Office, silence: Calla
     assert data(place.second.ask(name, at=SECOND)) == ["192.0.2.90"]
     silence()
     assert data(place.second.ask(name, at=SECOND)) == ["192.0.2.90"]  # not expired: the floor is 60 seconds
-    assert place.second.ask("ttl60-other.toy.net", at=SECOND).rcode() == dns.rcode.SERVFAIL
+    assert place.second.ask("ttl60-other.toy.net", at=SECOND, timeout=PATIENCE).rcode() == dns.rcode.SERVFAIL
+
+
+def _seconds_to_stale(node: Node, name: str) -> float:
+    begun = time.monotonic()
+    reply = node.ask(name, tcp=True)
+    passed = time.monotonic() - begun
+    assert ede(reply)[0][0] == STALE
+    return passed
 
 
 def _until_stale(node: Node, name: str) -> dns.message.Message:
@@ -297,5 +318,5 @@ def _until_stale(node: Node, name: str) -> dns.message.Message:
         found[:] = [node.ask(name)]
         return {code for code, _ in ede(found[0])} & {STALE, STALE_NXDOMAIN} != set()
 
-    node.wait(look, 10)
+    node.wait(look)
     return found[0]

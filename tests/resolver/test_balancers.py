@@ -51,7 +51,7 @@ def test_a_late_answer_goes_to_the_balancer() -> None:
         asked = asyncio.create_task(
             ask_udp("127.0.0.1", port, [header("198.51.100.7") + query("slow.example", 11)], "127.0.0.9")
         )
-        await asyncio.wait_for(one.upstream.asked.wait(), 5)
+        await asyncio.wait_for(one.upstream.asked.wait(), 30)
         one.upstream.release()
         [reply] = await asked
         assert dns.message.from_wire(reply).id == 11
@@ -63,9 +63,9 @@ def test_a_listed_balancer_without_a_header_and_a_stranger_with_one_are_not_hear
     async def body(one: Served, port: int) -> None:
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(ask_udp("127.0.0.1", port, [query("fine.example")], "127.0.0.9"), 0.3)
-        assert one.udp[0].unproxied == 1
         stranger = header("198.51.100.7") + query("fine.example")
         [reply] = await ask_udp("127.0.0.1", port, [stranger], "127.0.0.8")
+        assert one.udp[0].unproxied == 1  # it came before the stranger's, on the same socket
         assert dns.message.from_wire(reply).rcode() == dns.rcode.NOTIMP
         assert socket.inet_aton("198.51.100.7") not in one.clients.table
 
@@ -84,7 +84,7 @@ def test_over_tcp_the_header_comes_once_in_any_pieces() -> None:
         writer.close()
         reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=("127.0.0.9", 0))
         writer.write(framed(query("fine.example")))
-        assert await asyncio.wait_for(reader.read(), 5) == b""
+        assert await asyncio.wait_for(reader.read(), 30) == b""
         assert one.tcp[0].unproxied == 1
         writer.close()
 
@@ -96,11 +96,11 @@ def test_a_client_over_its_rate_is_not_answered_and_counted() -> None:
         await ask_udp("127.0.0.1", port, [query("fine.example")] * 5)
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(ask_udp("127.0.0.1", port, [query("fine.example")]), 0.3)
-        assert one.pipeline.counters()["limited"] == 1
         await ask_udp("127.0.0.1", port, [query("fine.example")], "127.0.0.2")  # others do not notice
+        assert one.pipeline.counters()["limited"] == 1
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(framed(query("fine.example")))
-        assert await asyncio.wait_for(reader.read(), 5) == b""
+        assert await asyncio.wait_for(reader.read(), 30) == b""
         writer.close()
         one.pipeline.second(1)
         await ask_udp("127.0.0.1", port, [query("fine.example")])
@@ -114,13 +114,13 @@ def test_one_client_cannot_hold_all_connections() -> None:
         config = Config(limits=Limits(exempt=()))
         async with served(f"127.0.0.1:{port}", most=8, config=config) as [one]:
             kept = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
-            assert await asyncio.wait_for(kept[2][0].read(), 5) == b""
+            assert await asyncio.wait_for(kept[2][0].read(), 30) == b""
             assert one.tcp[0].refused == 1
             reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=("127.0.0.2", 0))
             writer.write(framed(query("fine.example", 3)))
             assert (await read_frame(reader)).id == 3
             kept[0][1].close()
-            await asyncio.wait_for(kept[0][0].read(), 5)
+            await asyncio.wait_for(kept[0][0].read(), 30)
             for _, each in [*kept, (reader, writer)]:
                 each.close()
 

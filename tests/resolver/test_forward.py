@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import time
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,15 +25,31 @@ from resolver.upstream.forward import Forward
 from resolver.upstream.health import CASE_STRIKES
 from resolver.upstream.route import Route
 from resolver.upstream.streams import tls_context
+from resolver.upstream.transactions import TICKS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
+
+LIMIT = 60.0  # seconds for what takes none unless the machine stands still
+
+
+class Clock:
+    """Goes a tick a reading at most: while this process stands still, servers in it cannot answer."""
+
+    def __init__(self) -> None:
+        self._read = time.monotonic()
+        self._now = 0.0
+
+    def __call__(self) -> float:
+        before, self._read = self._read, time.monotonic()
+        self._now += min(self._read - before, 1 / TICKS)
+        return self._now
 
 
 @asynccontextmanager
-async def running(*servers: str, **more: object) -> AsyncIterator[Forward]:
-    settings = Settings(**{"mode": "forward", "dnssec": False, "timeout": 2.0, **more})  # type: ignore[arg-type]
-    engine = Forward([parse_server(text) for text in servers], settings=settings)
+async def running(*servers: str, clock: Callable[[], float] | None = None, **more: object) -> AsyncIterator[Forward]:
+    settings = Settings(**{"mode": "forward", "dnssec": False, "timeout": 10.0, **more})  # type: ignore[arg-type]
+    engine = Forward([parse_server(text) for text in servers], settings=settings, clock=clock or Clock())
     engine.start()
     try:
         yield engine
@@ -54,7 +71,7 @@ async def faking(folder: Path, *, only: str = "") -> AsyncIterator[FakeUpstream]
 async def ask(engine: Forward | Doh | Route, text: str) -> Answer:
     future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
     engine.ask(Question(from_text(text), 1), future.set_result)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(LIMIT):
         return await future
 
 
@@ -87,9 +104,9 @@ async def test_ports_ids_and_case_differ_and_strange_replies_change_the_port(tmp
         for _ in range(PORTS * MAX_STRANGERS // 64 + 1):
             answers = [ask(engine, f"wrongid-{at}.example") for at in range(64)]
             await asyncio.gather(*answers)
-        counters = engine.counters()
-        assert counters["strangers"] >= 64
-        assert counters["sockets"] > opened
+        async with asyncio.timeout(LIMIT):  # the last replies may come later than their questions end
+            while engine.counters()["strangers"] < 64 or engine.counters()["sockets"] == opened:
+                await ask(engine, "meanwhile.example")
 
 
 @pytest.mark.parametrize("word", ["servfail", "refused"])
@@ -105,14 +122,17 @@ async def test_one_servers_failure_sends_the_question_to_the_next(tmp_path: Path
 
 
 async def test_a_dead_server_costs_the_first_question_only(tmp_path: Path, unused_udp_port: int) -> None:
-    async with faking(tmp_path) as good, running(f"127.0.0.1@{unused_udp_port}", f"127.0.0.1@{good.port}") as engine:
+    async with (
+        faking(tmp_path) as good,  # and no time passes: after a second the dead one would get its next question
+        running(f"127.0.0.1@{unused_udp_port}", f"127.0.0.1@{good.port}", clock=lambda: 1.0) as engine,
+    ):
         for at in range(20):
             assert ADDRESS in (await ask(engine, f"n{at}.example")).wire
         assert engine.counters()["retries"] <= 2
 
 
 async def test_refusing_servers_end_in_an_answer_that_says_so(unused_udp_port: int) -> None:
-    async with running(f"127.0.0.1@{unused_udp_port}", timeout=1.0) as engine:
+    async with running(f"127.0.0.1@{unused_udp_port}") as engine:
         answer = await ask(engine, "www.example")
     assert (answer.rcode, answer.ede) == (Rcode.SERVFAIL, Ede.NETWORK_ERROR)
     assert f"127.0.0.1@{unused_udp_port}" in answer.ede_text
@@ -136,7 +156,7 @@ async def test_a_wrong_certificate_is_refused_and_nothing_is_sent(tmp_path: Path
     trustme.CA().cert_pem.write_to_path(str(stranger))
     async with faking(tmp_path) as fake:
         ca_file = fake.ca_file if trusted else str(stranger)
-        async with running(f"tls://127.0.0.1@{fake.tls_port}#{name}", tls_ca_file=ca_file, timeout=1.0) as engine:
+        async with running(f"tls://127.0.0.1@{fake.tls_port}#{name}", tls_ca_file=ca_file) as engine:
             answer = await ask(engine, "www.example")
         assert fake.seen == []
     assert (answer.rcode, answer.ede) == (Rcode.SERVFAIL, Ede.NETWORK_ERROR)
@@ -145,7 +165,7 @@ async def test_a_wrong_certificate_is_refused_and_nothing_is_sent(tmp_path: Path
 
 async def test_https_refuses_a_certificate_of_another_name(tmp_path: Path) -> None:
     async with faking(tmp_path) as fake:
-        settings = Settings(mode="forward", dnssec=False, timeout=1.0, tls_ca_file=fake.ca_file)
+        settings = Settings(mode="forward", dnssec=False, timeout=20.0, tls_ca_file=fake.ca_file)
         server = parse_server(f"https://other.example:{fake.https_port}/dns-query")
         engine = Doh([server], settings=settings, bootstrap={"other.example": "127.0.0.1"})
         engine.start()
