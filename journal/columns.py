@@ -122,7 +122,7 @@ def name_texts(wires: Sequence[Name]) -> list[str]:
     octets[dots] = _DOT
     text = octets.tobytes().decode("latin-1")
     texts = [text[a:b] or "." for a, b in zip((starts + 1).tolist(), (ends - 1).tolist(), strict=True)]
-    for row in np.unique(np.searchsorted(ends, odd, "right")).tolist():
+    for row in set(np.searchsorted(ends, odd, "right").tolist()):
         texts[row] = names.to_text(wires[row])
     return texts
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ipaddress import ip_address
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from core.names import Name, suffixes
 from core.verdict import UNTOUCHED, Action, Cause, Reason, Trigger, Verdict
@@ -15,11 +15,14 @@ if TYPE_CHECKING:
 
     from resolver.subjects import Subject
 
+_PASSTHRU: Final = Action.PASSTHRU  # enum members are slow to reach through their class
+_SPARED: Final = frozenset((Action.NONE, Action.PASSTHRU))
+
 
 def judge(policy: Policy, keys: list[Name], ruling: Ruling, met: Sequence[Subject], view: View) -> Verdict:
     """Return the verdict on a question (`keys`, `ruling`) whose reply brought `met`, all by the same rules."""
     worst = UNTOUCHED if ruling is NO_RULING else verdict(ruling, keys)
-    if ruling.action is Action.PASSTHRU:
+    if ruling.action is _PASSTHRU:
         return worst
     rebind = policy.rebind
     for trigger, value, address in met:
@@ -27,7 +30,7 @@ def judge(policy: Policy, keys: list[Name], ruling: Ruling, met: Sequence[Subjec
             return _worse(worst, rebound(Trigger(trigger), value))
         named = [address_key(value)] if address else suffixes(value)
         said = policy.rule(named, view)
-        if said is NO_RULING or said.action in (Action.NONE, Action.PASSTHRU):
+        if said is NO_RULING or said.action in _SPARED:
             continue
         found = verdict(said, named, trigger=Trigger(trigger), member=key_text(named[0]))
         worst = _worse(worst, found)

@@ -31,7 +31,9 @@ FAILURE_TTL: Final = 2  # seconds a failure is remembered, RFC 9520 section 3.2:
 STALE_TTL: Final = 30  # seconds a stale answer is served before its servers are asked again, RFC 8767 section 4
 PREFETCH_SHARE: Final = 10  # what is in use is asked anew in the last tenth of its life
 HEALTHY: Final = frozenset((0, 3))  # NOERROR and NXDOMAIN
-_NODATA: Final = Action.NODATA
+_NODATA: Final = Action.NODATA  # enum members are slow to reach through their class
+_REPLACED: Final = frozenset((Action.SINKHOLE, Action.NODATA, Action.NXDOMAIN))
+_NXDOMAIN: Final = 3  # as a response code
 _ADDRESSES: Final = frozenset((rr.A, rr.AAAA))
 _EMPTY: Final = Form(b"\x00" * 6, b"", ())
 
@@ -120,7 +122,7 @@ class Replies:
             meant = [self._dns64.extract(address) for address in addresses if len(address) == 16]
             met += [Subject(Trigger.ADDRESS, address, address=True) for address in meant if address is not None]
         found = judge(self._policy, keys, ruling, met, view)
-        if found.action in (Action.SINKHOLE, Action.NODATA, Action.NXDOMAIN):
+        if found.action in _REPLACED:
             answer = self._replaced(key, message.qtype, found)
         else:
             answer = self._true(key, wire, message, reply)
@@ -181,7 +183,7 @@ class Replies:
 
 def _is_negative(message: Message) -> bool:
     """True for a reply that says a name or a type does not exist."""
-    return message.rcode == rr.Rcode.NXDOMAIN or not message.records or message.records[0].section != 1
+    return message.rcode == _NXDOMAIN or not message.records or message.records[0].section != 1
 
 
 def _failed(key: bytes, reply: Reply) -> Answer:
