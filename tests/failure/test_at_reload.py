@@ -9,7 +9,20 @@ from typing import TYPE_CHECKING
 
 import dns.rcode
 import pytest
-from failure.around import BLOCKED, SINKHOLE, SOURCES, Redis, degraded, flip, healthy, kill, status, unfiltered, works
+from failure.around import (
+    BLOCKED,
+    PATIENCE,
+    SINKHOLE,
+    SOURCES,
+    Redis,
+    degraded,
+    flip,
+    healthy,
+    heard,
+    kill,
+    unfiltered,
+    works,
+)
 from internet import SILENT
 from node import Node, data, ede
 from running import events, pid_of, processes, reload, rewrite
@@ -46,18 +59,16 @@ def test_redis_away_at_a_reload_costs_news_only(node: Node, own_redis: Redis) ->
 
 def test_a_reload_into_a_silent_upstream_is_taken_blocks_and_is_taken_back(node: Node) -> None:
     assert data(node.ask("www.good.com")) == ["192.0.2.11"]
+    good = node.config.read_text()
     rewrite(node, 'mode = "recursive"\n', f'mode = "forward"\nservers = ["{SILENT}"]\ndnssec = false\n')
     rewrite(node, "timeout = 3.0", "timeout = 0.5")
-    good = node.config.read_text()
     reload(node)
     assert data(node.ask(BLOCKED)) == SINKHOLE
     assert data(node.ask("office.corp.example")) == ["192.0.2.7"]
-    reply = node.ask("www.good.com", timeout=3.0)
+    reply = node.ask("www.good.com", timeout=PATIENCE)
     assert reply.rcode() == dns.rcode.SERVFAIL, "the cache goes with the old workers"
     assert ede(reply)[0][0] in (22, 23)
-    node.config.write_text(
-        good.replace("forward", "recursive").replace(f'servers = ["{SILENT}"]\ndnssec = false\n', "")
-    )
+    node.config.write_text(good)
     reload(node)
     works(node)
 
@@ -68,20 +79,20 @@ def test_a_process_killed_during_a_reload_leaves_one_configuration_in_force(node
     outcomes = len(events(node, "reload"))
     before = processes(node)
     os.kill(pid_of(node), signal.SIGHUP)
-    node.wait(lambda: processes(node).get(f"plughole-{title}") != before[f"plughole-{title}"], 10)
+    node.wait(lambda: processes(node).get(f"plughole-{title}") != before[f"plughole-{title}"], PATIENCE)
     kill(node, title)
-    node.wait(lambda: len(events(node, "reload")) > outcomes, 20)
+    node.wait(lambda: len(events(node, "reload")) > outcomes, PATIENCE)
     ttl = 77 if events(node, "reload")[-1]["event"] == "reloaded" else 30
     works(node)
     assert {node.ask(BLOCKED, source=source).answer[0].ttl for source in SOURCES} == {ttl}
 
 
 def test_a_reload_asks_no_feed_and_a_wrong_one_changes_nothing(node: Node) -> None:
-    generation = status(node)["intel"]["generation"]
+    generation = heard(node)["intel"]["generation"]
     rewrite(node, "/one.txt", "/nowhere.txt")
     reload(node)
     works(node)
-    assert status(node)["intel"]["generation"] == generation
+    assert heard(node)["intel"]["generation"] == generation
     done = node.cli("feeds", "update", ok=False)
     assert "nowhere.txt: No such file or directory; the last good copy stays" in done.stdout + done.stderr
     works(node)
@@ -115,7 +126,7 @@ def test_a_bad_hosts_or_secrets_file_refuses_the_reload(node: Node, file: str, t
 
 def test_a_damaged_index_at_a_reload_is_fetched_again_and_nothing_passes_meanwhile(node: Node) -> None:
     mended = len(events(node, "index damaged"))
-    [path] = [node.folder / "var" / "intel" / status(node)["intel"]["index"]]
+    [path] = [node.folder / "var" / "intel" / heard(node)["intel"]["index"]]
     whole = path.read_bytes()
     path.unlink()  # the workers have the old file mapped
     path.write_bytes(whole)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from failure.around import degraded, healthy, status, works
+from failure.around import PATIENCE, degraded, healthy, heard, works
 from failure.smalldisk import fill, small_disk, why_not
 from node import Node, config
 from running import processes, reload, rewrite
@@ -37,13 +37,13 @@ def test_running_on_a_full_disk_dns_goes_on_and_rows_wait(node: Node) -> None:
     try:
         works(node)
         assert {"full", "space"} & set(degraded(node, "journal").split())
-        assert "free space in the data folder" in node.cli("status", ok=False).stdout
-        assert status(node)["journal"]["pending"] > 0
+        node.wait(lambda: "free space in the data folder" in node.cli("status", ok=False).stdout, PATIENCE)
+        assert heard(node)["journal"]["pending"] > 0
         works(node)
     finally:
         ballast.unlink()
     healthy(node)
-    assert status(node)["journal"]["lost"] == 0
+    assert heard(node)["journal"]["lost"] == 0
     node.logged(lambda row: row["client"] == "127.0.5.1")
 
 

