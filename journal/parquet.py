@@ -51,7 +51,7 @@ def by_hour(rows: Block) -> dict[int, Block]:
     hour_of = moments.view(np.int64) // (HOUR * _MICROSECONDS)
     if hour_of[0] == hour_of[-1] and (hour_of == hour_of[0]).all():
         return {int(hour_of[0]): rows}
-    return {int(hour): _where(rows, hour_of == hour) for hour in set(hour_of.tolist())}
+    return {int(hour): _where(rows, hour_of == hour) for hour in sorted(set(hour_of.tolist()))}
 
 
 def write(
