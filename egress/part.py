@@ -82,12 +82,14 @@ class Hearing(ABC):
         """Open what is to be heard and tell of it until `_ending`; raises OSError or PlugholeError."""
 
     def _work(self) -> None:
-        while not self._ending.is_set():
+        while True:  # once even if it is to end already: what it holds is told
             try:
                 self._hear()
             except (OSError, PlugholeError) as failure:
                 self.trouble = f"{self.title}: {_why(failure)}"
                 self._ending.wait(RETRY)
+            if self._ending.is_set():
+                return
 
     def _wait(self, descriptor: int, seconds: float) -> None:
         """Return when there is something to read, when the time is over, or when the part is to end."""

@@ -53,12 +53,12 @@ def targets(firewall: Enforcer) -> set[Target]:
 @pytest.mark.parametrize("family", [4, 6])
 def test_a_connection_by_literal_address_is_refused_at_once(net: Routed, firewall: Nftables, family: int) -> None:
     assert net.reaches("client", C2[family])
-    assert firewall.apply(add=[Lease(Target(C2[family]), 60)]).done == 1
+    assert firewall.apply(add=[Lease(Target(C2[family]), 600)]).done == 1
     assert net.refused_at_once("client", C2[family])
     assert net.reaches("client", NEIGHBOUR[family])
     (standing,) = firewall.present()
     assert standing.target == Target(C2[family])
-    assert 50 < standing.seconds <= 60
+    assert 500 < standing.seconds <= 600
     assert standing.packets >= 1
     assert standing.octets >= 40
     assert firewall.apply(remove=[Target(C2[family])]).done == 1
@@ -105,8 +105,11 @@ def test_a_pair_cuts_one_client_only(net: Routed, firewall: Nftables, family: in
 
 
 def test_a_block_runs_out_by_itself(net: Routed, firewall: Nftables) -> None:
-    firewall.apply(add=[Lease(Target(C2[4]), 0.4)])
-    assert net.refused_at_once("client", C2[4])
+    for seconds in (0.4, 1.6, 6.4):  # the longer ones for a machine that pauses before the client asks
+        firewall.apply(add=[Lease(Target(C2[4]), seconds)])
+        if refused := net.refused_at_once("client", C2[4]):
+            break
+    assert refused
     until = time.monotonic() + PATIENCE
     while firewall.present() and time.monotonic() < until:
         threading.Event().wait(0.02)
@@ -118,9 +121,12 @@ def test_renewing_for_as_long_as_before_begins_anew(firewall: Nftables) -> None:
     firewall.apply(add=[Lease(Target(C2[4]), 600)])
     time.sleep(0.3)  # the kernel's clock is what is looked at
     (before,) = firewall.present()
+    assert before.seconds < 599.8
+    begun = time.monotonic()
     firewall.apply(renew=[Lease(Target(C2[4]), 600)])
     (after,) = firewall.present()
-    assert before.seconds < 599.8 < after.seconds <= 600
+    passed = time.monotonic() - begun
+    assert 599.8 - passed < after.seconds <= 600
 
 
 @pytest.mark.parametrize("in_place", [True, False])
@@ -132,9 +138,9 @@ def test_renewing_sets_the_time_anew_both_ways(firewall: Nftables, in_place: boo
     applied = firewall.apply(renew=[Lease(Target(C2[4]), 3600), Lease(Target(C2[6]), 60), Lease(Target("9.9.9.9"), 60)])
     assert applied.done == 3
     left = {standing.target.address: standing.seconds for standing in firewall.present()}
-    assert left[C2[4]] == pytest.approx(3600, abs=10)
-    assert left[C2[6]] == pytest.approx(60, abs=10)
-    assert left["9.9.9.9"] == pytest.approx(60, abs=10)
+    assert left[C2[4]] == pytest.approx(3600, abs=30)
+    assert left[C2[6]] == pytest.approx(60, abs=30)
+    assert left["9.9.9.9"] == pytest.approx(60, abs=30)
 
 
 def test_missing_and_doubled_elements_hold_nothing_up(firewall: Nftables) -> None:
@@ -152,9 +158,9 @@ def test_many_that_are_gone_already_cost_no_more_than_a_listing(firewall: Nftabl
     missing = [Target(f"2A01:66:{number >> 8:X}::{number & 255:X}") for number in range(2000)]
     here = [Target(f"2A01:67::{number:X}") for number in range(100)]
     firewall.apply(add=[Lease(target, 60) for target in here])
-    begun = time.process_time()
+    begun = time.thread_time()
     assert firewall.apply(remove=[*missing, *here]).failures == ()
-    assert time.process_time() - begun < AT_ONCE
+    assert time.thread_time() - begun < AT_ONCE
     assert firewall.present() == []
 
 

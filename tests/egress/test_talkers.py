@@ -21,7 +21,7 @@ from egress.reserved import reserved
 from egress.talkers import Talker, Talkers
 
 NOW = 1_700_000_000.0
-PATIENCE = 10.0
+PATIENCE = 60.0
 CLIENT = ip_address("10.20.1.2").packed
 OTHER = ip_address("10.20.1.3").packed
 C2 = ip_address("91.66.0.80").packed

@@ -24,6 +24,7 @@ class Lists(BaseHTTPRequestHandler):
     """Serves one path a behaviour."""
 
     protocol_version = "HTTP/1.1"
+    over = threading.Event()
 
     def do_GET(self) -> None:
         getattr(self, "get_" + self.path.strip("/").split("?")[0])()
@@ -85,16 +86,15 @@ class Lists(BaseHTTPRequestHandler):
     def get_drip(self) -> None:
         self.send_response(200)
         self.end_headers()
-        stop = threading.Event()
         try:
-            while not stop.wait(0.05):
+            while not self.over.wait(0.05):
                 self.wfile.write(b"#\n")
                 self.wfile.flush()
         except OSError:
             self.close_connection = True
 
     def get_silent(self) -> None:
-        threading.Event().wait(1.5)
+        self.over.wait(60)
         self.close_connection = True
 
 
@@ -111,12 +111,13 @@ def base() -> Iterator[str]:
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}"
+    Lists.over.set()
     server.shutdown()
     server.server_close()
     thread.join()
 
 
-def get(url: str, state: State | None = None, timeout: float = 5.0, cap: int = 1) -> Fetched:
+def get(url: str, state: State | None = None, timeout: float = 60.0, cap: int = 1) -> Fetched:
     return fetch(Source(name="f", url=url, max_megabytes=cap), base=Path("/nowhere"), state=state, timeout=timeout)
 
 

@@ -63,9 +63,9 @@ def test_every_change_is_announced_with_its_number_after_it_is_there(client: Any
     overlay = Overlay(client)
     listener = client.pubsub(ignore_subscribe_messages=True)
     listener.subscribe(CHANNEL)
-    listener.get_message(timeout=1)
+    listener.get_message(timeout=20)  # that it is subscribed
     overlay.put(BLOCK)
-    heard = listener.get_message(timeout=2)
+    heard = listener.get_message(timeout=20)
     assert heard is not None
     assert int(heard["data"]) == 1
     listener.close()
@@ -103,7 +103,7 @@ def test_nodes_confirm_a_change(client: redis.Redis) -> None:
     assert overlay.nodes()["two"] == {"applied_seq": "0", "generation": "4"}
     catch_up = threading.Timer(0.05, overlay.heartbeat, ("two", {"applied_seq": number}), {"ttl": 30, "now": 2.0})
     catch_up.start()
-    assert overlay.wait_applied(number, 5) == []
+    assert overlay.wait_applied(number, 20) == []
     catch_up.join()
 
 

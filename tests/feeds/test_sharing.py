@@ -27,7 +27,7 @@ def name(number: int) -> Name:
 
 
 async def until(condition: asyncio.Event) -> None:
-    await asyncio.wait_for(condition.wait(), 10)
+    await asyncio.wait_for(condition.wait(), 30)
 
 
 def heard_by(config: Config) -> tuple[Sharing, list[Total], asyncio.Event]:
@@ -71,7 +71,7 @@ async def test_what_waits_for_a_redis_that_is_away_is_bounded(config: Config) ->
 async def test_a_node_with_a_redis_of_its_own_tells_nobody(config: Config) -> None:
     alone = msgspec.structs.replace(config, redis=msgspec.structs.replace(config.redis, url="embedded"))
     node, _, _ = heard_by(alone)
-    await asyncio.wait_for(node.run(), 1)
+    await asyncio.wait_for(node.run(), 30)
     assert not node.on
 
 

@@ -80,7 +80,7 @@ class Lapi:
     def stream(self) -> dict[str, dict[str, str]]:
         """Return what a bouncer of the office gets, by address."""
         reply = httpx2.get(
-            f"{self.url}/v1/decisions/stream", params={"startup": "true"}, headers={"x-api-key": KEY[::-1]}, timeout=5
+            f"{self.url}/v1/decisions/stream", params={"startup": "true"}, headers={"x-api-key": KEY[::-1]}, timeout=30
         )
         return {each["value"]: each for each in reply.raise_for_status().json()["new"] or ()}
 
@@ -98,7 +98,7 @@ class Lapi:
 
     def stop(self) -> None:
         self.process.terminate()
-        self.process.wait(10)
+        self.process.wait(60)
         self.log.close()
 
 

@@ -112,7 +112,7 @@ def test_what_a_list_says_of_itself(served: Served) -> None:
     assert parsedate_to_datetime(headers["last-modified"]).timestamp() == served.clock.now
     request = urllib.request.Request(f"http://127.0.0.1:{served.port}{FOUR}", method="HEAD")
     with pytest.raises(urllib.error.HTTPError, match="401"):
-        urllib.request.urlopen(request, timeout=5)
+        urllib.request.urlopen(request, timeout=60)
 
 
 def test_an_unchanged_list_is_not_sent_again(served: Served) -> None:
@@ -219,15 +219,15 @@ def test_there_is_nothing_else(served: Served) -> None:
         assert served.get(path)[0] == 404
     request = urllib.request.Request(f"http://127.0.0.1:{served.port}{FOUR}", method="DELETE")
     with pytest.raises(urllib.error.HTTPError, match="401"):
-        urllib.request.urlopen(request, timeout=5)
+        urllib.request.urlopen(request, timeout=60)
 
 
 def exchange(served: Served, data: bytes) -> bytes:
     """Send octets; return all that comes until the server hangs up."""
-    with socket.create_connection(("127.0.0.1", served.port), timeout=10) as client:
-        client.sendall(data)
+    with socket.create_connection(("127.0.0.1", served.port), timeout=60) as client:
         found = b""
-        with contextlib.suppress(ConnectionError):
+        with contextlib.suppress(ConnectionError):  # the server may hang up before it has all
+            client.sendall(data)
             while piece := client.recv(65_536):
                 found += piece
         return found
@@ -266,7 +266,7 @@ def test_a_slow_request_is_cut_in_time(served: Served, monkeypatch: pytest.Monke
 def test_who_holds_many_connections_keeps_no_firewall_out(served: Served) -> None:
     edl = served.start()
     held = [
-        socket.create_connection(("127.0.0.1", served.port), timeout=5) for _ in range(edl_http.MAX_CONNECTIONS + 8)
+        socket.create_connection(("127.0.0.1", served.port), timeout=60) for _ in range(edl_http.MAX_CONNECTIONS + 8)
     ]
     try:
         assert served.get(FOUR)[0] == 200
@@ -284,7 +284,7 @@ def test_over_tls(served: Served) -> None:
     add(edl, "91.66.0.80")
     context = ssl.create_default_context()
     authority.configure_trust(context)
-    with urllib.request.urlopen(f"https://127.0.0.1:{served.port}{FOUR}", timeout=5, context=context) as reply:
+    with urllib.request.urlopen(f"https://127.0.0.1:{served.port}{FOUR}", timeout=60, context=context) as reply:
         assert reply.read() == b"91.66.0.80\n"
     (served.folder / "server.pem").write_text("nothing of the kind")
     with pytest.raises(Refused, match="needs a certificate and its key"):

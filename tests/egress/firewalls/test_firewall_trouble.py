@@ -142,12 +142,14 @@ def test_an_endless_answer_is_cut(web: WebBench, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("drip", [b"x", b"HTTP/1.1 200 OK\r\nx: y\r\n", b"HTTP/1.1 200 OK\r\n\r\n ", b""], ids=repr)
 @pytest.mark.parametrize("web", OWN_HTTP, indirect=True)
 def test_an_answer_that_drips_is_cut_in_time(web: WebBench, drip: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service, "TOTAL_SECONDS", 0.5)
+    monkeypatch.setattr(service, "READ_SECONDS", 60.0)
     enforcer = prepared(web)
     web.standin.raw = drip
     started = time.monotonic()
-    refusal(web, lambda: enforcer.apply(add=[Lease(C2, HOUR)], renew=(), remove=()))
-    assert time.monotonic() - started < service.READ_SECONDS
+    with monkeypatch.context() as patched:  # what answers at once has its time, however slow the machine
+        patched.setattr(service, "TOTAL_SECONDS", 0.5)
+        refusal(web, lambda: enforcer.apply(add=[Lease(C2, HOUR)], renew=(), remove=()))
+    assert time.monotonic() - started < service.READ_SECONDS / 2
     web.standin.raw = None
     assert enforcer.apply(add=[Lease(C2, HOUR)], renew=(), remove=()).failures == ()
 
