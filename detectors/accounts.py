@@ -11,6 +11,7 @@ Rules:
 
 from __future__ import annotations
 
+from array import array
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 MAX_ACCOUNTS: Final = 100_000  # of pairs, about 400 octets each
 MAX_CLIENTS: Final = 65_536  # about 200 octets each
-MAX_ASKED: Final = 131_072  # names with their clients remembered, so that each counts once; about 100 octets each
+PLACES: Final = 1 << 18  # for names with their clients, so that each counts once; 4 octets each, in pairs
 MONTH: Final = 30 * 86_400.0  # seconds
 
 Pair = tuple[bytes, Name]  # client, domain
@@ -60,6 +61,29 @@ class PairAccount(Account, kw_only=True, gc=False):
     domain: Account | None = None  # of the same domain over all clients, where it is wanted
 
 
+class Asked:
+    """Which names clients asked for lately: marks of 32 bits in a table that a processor's cache holds.
+
+    Two marks share a pair of places, the older one goes when a third comes; what it stood for counts anew then.
+    """
+
+    def __init__(self) -> None:
+        self._marks = array("I", bytes(4 * PLACES))
+
+    def note(self, client: bytes, qname: Name) -> bool:
+        """Note that a client asked for a name; true when it had not lately."""
+        hashed = hash((client, qname))
+        place = hashed & (PLACES - 2)
+        mark = hashed >> 32 & 0xFFFF_FFFF or 1  # 0 is an empty place
+        marks = self._marks
+        last = marks[place]
+        if last == mark:
+            return False
+        before = marks[place + 1]
+        marks[place], marks[place + 1] = mark, last
+        return before != mark
+
+
 class Accounts:
     """All accounts of a node."""
 
@@ -69,8 +93,7 @@ class Accounts:
         self._clients: Bounded[bytes, Account] = Bounded(MAX_CLIENTS)
         self._domains: dict[Name, Account] = {}  # those that are held
         self._held: dict[Key, Account] = {}
-        self._asked: set[int] = set()
-        self._asked_before: set[int] = set()
+        self._asked = Asked()
         self._dropped = 0
 
     def __len__(self) -> int:
@@ -141,13 +164,7 @@ class Accounts:
 
     def _fresh_bits(self, sight: Sight) -> float:
         """Return what a name can carry that its client did not ask for before."""
-        asked = hash((sight.client, sight.qname))
-        if asked in self._asked:
-            return 0.0
-        if len(self._asked) >= MAX_ASKED // 2:
-            self._asked, self._asked_before = set(), self._asked
-        self._asked.add(asked)
-        return 0.0 if asked in self._asked_before else payload_bits(sight.qname, sight.domain)
+        return payload_bits(sight.qname, sight.domain) if self._asked.note(sight.client, sight.qname) else 0.0
 
     def _any(self, key: Key, at: float) -> Account:
         client, domain = key

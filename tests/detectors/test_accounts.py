@@ -10,7 +10,7 @@ import pytest
 
 from core import names
 from detectors import accounts
-from detectors.accounts import MONTH, Accounts, Key
+from detectors.accounts import MONTH, PLACES, Accounts, Asked, Key
 from detectors.carried import payload_bits
 from detectors.sight import Sight, domain_of
 
@@ -91,7 +91,6 @@ def test_an_account_begins_again_after_a_month_unless_it_is_held() -> None:
 
 def test_caps_hold_and_what_is_held_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(accounts, "MAX_ACCOUNTS", 10)
-    monkeypatch.setattr(accounts, "MAX_ASKED", 10)
     made = noted(sight("cafe.evil.example"))
     kept = made.hold(PAIR, NOW)
     for number in range(50):
@@ -101,7 +100,22 @@ def test_caps_hold_and_what_is_held_stays(monkeypatch: pytest.MonkeyPatch) -> No
     made.note(sight("f00d.evil.example", NOW + 60), blocked=False)
     assert kept.queries == 2
     assert made.hold((CLIENT, names.from_text("n1.example")), NOW).queries == 0
-    assert len(made._asked) + len(made._asked_before) <= 10
+
+
+def test_a_name_counts_once_a_client_while_it_is_remembered() -> None:
+    made = noted(*[sight("cafe.evil.example", NOW + at) for at in range(3)], sight("cafe.evil.example", client=OTHER))
+    once = payload_bits(names.from_text("cafe.evil.example"), BAD)
+    assert made.hold(PAIR, NOW).bits == pytest.approx(once)
+    assert made.hold((OTHER, BAD), NOW).bits == pytest.approx(once)
+
+
+def test_of_many_names_nearly_all_are_remembered_and_strangers_are_never_taken_for_them() -> None:
+    made = Asked()
+    asked = [b"%06d" % number for number in range(PLACES // 8)]
+    assert all(made.note(CLIENT, name) for name in asked)
+    again = sum(made.note(CLIENT, name) for name in asked)
+    assert again < len(asked) * 0.04  # those whose pair of places two others took
+    assert all(made.note(OTHER, name) for name in asked)
 
 
 def test_accounts_are_kept_over_a_restart() -> None:

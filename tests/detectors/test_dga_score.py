@@ -210,10 +210,10 @@ def test_a_name_costs_well_under_a_millisecond(model: DgaModel) -> None:
     names = [from_text("".join(rng.choices("abcdefghijklmnop", k=12)) + ".com") for _ in range(300)]
     best = math.inf
     for _ in range(5):
-        begun = time.perf_counter()
+        begun = time.process_time()  # other programs' time is not its own
         for name in names:
             model.score(name)
-        best = min(best, time.perf_counter() - begun)
+        best = min(best, time.process_time() - begun)
     assert best / len(names) < 400e-6  # measured: about 40 us
 
 
