@@ -45,7 +45,7 @@ ALL_PORT: Final = 5300
 SILENT: Final = "203.0.113.66"  # packets to it vanish: serves lame.net and lame1.net, and half of half.net
 LISTED: Final = "evil-c2.plain.net"  # a name for tests to put on a list; listed.good.com is a CNAME to it
 
-READY_TIMEOUT: Final = 10.0  # seconds for a server to answer its first question
+READY_TIMEOUT: Final = 60.0  # seconds for a server to answer its first question
 STOP_TIMEOUT: Final = 5.0  # seconds for a server to end
 _CLONE_NEWNET: Final = 0x40000000  # linux/sched.h
 _SBIN: Final = ":/usr/sbin:/sbin"

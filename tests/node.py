@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 REPOSITORY = Path(__file__).parent.parent
 CLI = [sys.executable, "-m", "console.cli"]
-START_SECONDS = 30.0
+PATIENCE = 60.0  # seconds for what is to happen at all: a busy machine may take many
 
 
 class Node:
@@ -57,7 +57,7 @@ class Node:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def wait(self, condition: Any, seconds: float = START_SECONDS) -> None:
+    def wait(self, condition: Any, seconds: float = PATIENCE) -> None:
         """Wait until `condition` holds, or fail with what the node printed."""
         deadline = time.monotonic() + seconds
         while not condition():
@@ -72,7 +72,7 @@ class Node:
             return
         self._process.send_signal(signal.SIGTERM)
         try:
-            self.code = self._process.wait(20)
+            self.code = self._process.wait(PATIENCE)
         finally:
             if self._process.poll() is None:
                 os.killpg(self._process.pid, signal.SIGKILL)
@@ -110,24 +110,45 @@ class Node:
         return [json.loads(line) for line in self.cli(*args, "--json").stdout.splitlines()]
 
     def logged(self, wanted: Any, *args: str) -> dict[str, Any]:
-        """Return the first row of the log that `wanted` accepts, waiting for it for a few seconds."""
+        """Return the first row of the log that `wanted` accepts, waiting for it."""
         found: list[dict[str, Any]] = []
 
         def look() -> bool:
             found[:] = [row for row in self.rows("log", "--since", "1h", *args) if wanted(row)]
             return bool(found)
 
-        self.wait(look, 10.0)
+        self.wait(look)
         return found[0]
 
     def status(self) -> dict[str, Any]:
         """Return `plughole status --json`."""
-        found: dict[str, Any] = json.loads(self.cli("status", "--json", ok=False).stdout)
+        found: dict[str, Any] = {}
+
+        def told() -> bool:  # nothing while the hub is replaced, or too busy
+            if said := self.cli("status", "--json", ok=False).stdout:
+                found.update(json.loads(said))
+            return bool(found)
+
+        self.wait(told)
         return found
 
 
 FEED_ONE = "evil-c2.plain.net\nmalware.example\n"
 FEED_TWO = "0.0.0.0 malware.example\n0.0.0.0 other.example\n"
+
+
+def framed(stream: socket.socket) -> bytes:
+    """Return the next message of a TCP connection, in however many pieces it comes."""
+    return _exactly(stream, int.from_bytes(_exactly(stream, 2), "big"))
+
+
+def _exactly(stream: socket.socket, size: int) -> bytes:
+    found = b""
+    while len(found) < size:
+        more = stream.recv(size - len(found))
+        assert more, "the connection ended in the middle of a message"
+        found += more
+    return found
 
 
 def config(internet: Internet, folder: Path) -> str:

@@ -19,7 +19,8 @@ def pid_of(node: Node) -> int:
 
 def events(node: Node, event: str) -> list[dict[str, Any]]:
     """What the node logged that begins with these words."""
-    lines = [json.loads(line) for line in node.output().splitlines() if line.startswith("{")]
+    whole = node.output().rpartition("\n")[0]  # the last line may be half written
+    lines = [json.loads(line) for line in whole.splitlines() if line.startswith("{")]
     return [line for line in lines if line["event"].startswith(event)]
 
 
@@ -41,7 +42,14 @@ def rewrite(node: Node, old: str, new: str) -> None:
     """Change the configuration file."""
     text = node.config.read_text()
     assert old in text
-    node.config.write_text(text.replace(old, new))
+    replace(node, text.replace(old, new))
+
+
+def replace(node: Node, text: str) -> None:
+    """Give the node another configuration file, which it never reads half written."""
+    beside = node.config.with_suffix(".new")
+    beside.write_text(text)
+    beside.rename(node.config)
 
 
 def reload(node: Node, word: str = "reloaded") -> None:
@@ -49,3 +57,13 @@ def reload(node: Node, word: str = "reloaded") -> None:
     before = len(events(node, word))
     os.kill(pid_of(node), signal.SIGHUP)
     node.wait(lambda: len(events(node, word)) > before)
+
+
+def settle(node: Node) -> None:
+    """Wait for the end of all reloads that were asked for: what is refused is refused after them."""
+    good = node.config.read_text()
+    try:
+        replace(node, f"no_such_section = 1\n{good}")
+        reload(node, "reload refused")
+    finally:
+        replace(node, good)

@@ -21,6 +21,7 @@ CLIENTS: Final = 8
 HIT: Final = "www.good.com"
 BLOCKED: Final = "malware.example"
 FRESH: Final = "many.net"  # any name below it is there
+MOST: Final = 400  # queries on their way at most: they fit into a socket's buffer, whatever is not run for a while
 DEAD: Final = "lame1.net"  # no name below it is ever answered: SERVFAIL after `upstream.timeout`
 
 
@@ -72,11 +73,12 @@ class Stream:
             now = time.monotonic()
             if not end and self._stop.is_set():
                 end = now + PATIENCE
-            if not end and now >= due:
+            full = len(self._waiting) >= MOST
+            if not end and now >= due and not full:
                 due = max(due + TURN, now - 10 * TURN)
                 for _ in range(self._burst):
                     self._send(socks, now)
-            for key, _ in selector.select(0.1 if end else max(due - time.monotonic(), 0.0)):
+            for key, _ in selector.select(0.1 if end or full else max(due - time.monotonic(), 0.0)):
                 self._receive(key.data, socks[key.data])
         self.lost = [name for name, _ in self._waiting.values()]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from node import Node, config, data, ede
 
@@ -37,10 +37,14 @@ def test_a_thief_is_cut_told_freed_and_remembered(internet: Internet, tmp_path: 
         assert passed(node, [f"www.{DOMAIN}"], OTHER) == [True]
         (code, why), *_ = ede(node.ask(stolen(40, 1)[0], source=THIEF))
         assert (code, DOMAIN in why) == (15, True)
-        node.wait(lambda: any(row["blocks"] for row in node.rows("alerts", "--client", THIEF)), 10.0)
-        [alert] = [row for row in node.rows("alerts", "--client", THIEF, "--detector", "leak") if row["blocks"]]
+
+        def told() -> list[dict[str, Any]]:
+            return [row for row in node.rows("alerts", "--client", THIEF, "--detector", "leak") if row["blocks"]]
+
+        node.wait(told)
+        [alert] = told()
         assert (alert["domain"], alert["confidence"]) == (DOMAIN, "HIGH")
-        node.wait(lambda: "detector:leak" in node.cli("overrides").stdout, 10.0)
+        node.wait(lambda: "detector:leak" in node.cli("overrides").stdout)
         node.cli("allow", DOMAIN, "--client", THIEF, "--reason", "test")
         assert passed(node, stolen(50, 3)) == [True] * 3
         node.cli("forget", DOMAIN, "--client", THIEF)

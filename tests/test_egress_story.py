@@ -127,7 +127,7 @@ def found(node: Node, stream: redis.Redis, wanted: Callable[[Proposal], bool]) -
         hits[:] = [item for item in proposals(stream) if wanted(item)]
         return bool(hits)
 
-    node.wait(look, 10.0)
+    node.wait(look)
     return hits[0]
 
 
@@ -164,7 +164,7 @@ def test_what_the_organisation_uses_and_its_inside_are_refused_with_the_rule(nod
     node.logged(lambda row: row["qname"] == "www.shop.net" and row["client"] == OTHER)
     node.ask("framed.evil.net")
     node.ask("inside.evil.net")
-    node.wait(lambda: {one.rule for one in refusals(stream)} >= {"passive-dns", "never"}, 10.0)
+    node.wait(lambda: {one.rule for one in refusals(stream)} >= {"passive-dns", "never"})
     framed = next(one for one in refusals(stream) if one.rule == "passive-dns")
     assert (framed.address, framed.domain) == (ip_address(SHOP).packed, from_text("framed.evil.net"))
     assert "www.shop.net" in framed.reason
@@ -174,7 +174,7 @@ def test_what_the_organisation_uses_and_its_inside_are_refused_with_the_rule(nod
 def test_a_tunnel_is_learnt_by_its_name_servers_for_the_client_convicted(node: Node, stream: redis.Redis) -> None:
     for number in range(40):
         node.ask(f"{hashlib.sha256(str(number).encode()).hexdigest()[:40]}.tunnel.net", source=THIEF)
-    node.wait(lambda: "detector:leak" in node.cli("overrides").stdout, 10.0)
+    node.wait(lambda: "detector:leak" in node.cli("overrides").stdout)
     node.ask(f"{'0' * 40}.tunnel.net", source=THIEF)
     server = found(node, stream, at(SERVER))
     assert (server.client, server.domain) == (ip_address(THIEF).packed, from_text("tunnel.net"))
@@ -191,16 +191,21 @@ def test_an_allowed_name_is_released_once(node: Node, stream: redis.Redis) -> No
     def released() -> list[Release]:
         return [order for order in orders(stream) if isinstance(order, Release) and order.domain]
 
-    node.wait(released, 10.0)
+    node.wait(released)
     assert data(node.ask("c2.evil.net")) == [C2]
     node.cli("forget", "c2.evil.net")
     assert [order.domain for order in released()] == [from_text("c2.evil.net")]
 
 
 def test_the_status_counts_what_was_learnt(node: Node, stream: redis.Redis) -> None:
-    counted = node.status()["learning"]
-    assert counted["published"] >= len(proposals(stream)) > 0
-    assert counted["refused_by"]["never"] >= 1
+    there = len(proposals(stream))
+    counted: dict[str, Any] = {}
+
+    def told() -> bool:
+        counted.update(node.status()["learning"])
+        return bool(counted["published"] >= there > 0 and counted["refused_by"].get("never"))
+
+    node.wait(told)
     assert (counted["undelivered"], counted["dropped"]) == (0, 0)
 
 
@@ -215,4 +220,4 @@ def test_orders_made_while_redis_is_away_arrive(node: Node, stream: redis.Redis)
         except redis.RedisError:
             return False
 
-    node.wait(there, 20.0)
+    node.wait(there)

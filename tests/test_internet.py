@@ -55,12 +55,12 @@ def test_inside_moves_this_thread_only_and_back(internet: Internet) -> None:
         with internet.inside():
             seen.append(here())
             moved.set()
-            looked.wait(5)
+            looked.wait(60)
         seen.append(here())
 
     thread = threading.Thread(target=move)
     thread.start()
-    moved.wait(5)
+    assert moved.wait(60)
     seen.append(here())
     looked.set()
     thread.join()

@@ -23,7 +23,7 @@ def test_a_start_without_feeds_and_without_redis_blocks_by_the_last_state(intern
     away = text + f'[redis]\nurl = "unix://{tmp_path}/nobody.sock"\n'
     with Node(internet, tmp_path, away) as second:
         assert data(second.ask("malware.example")) == ["192.0.2.1"]
-        second.wait(lambda: any("redis" in line for line in second.status()["degraded"]), 10)
+        second.wait(lambda: any("redis" in line for line in second.status()["degraded"]))
 
 
 def test_a_first_start_without_any_feed_answers_nothing_unfiltered(internet: Internet, tmp_path: Path) -> None:
@@ -33,14 +33,14 @@ def test_a_first_start_without_any_feed_answers_nothing_unfiltered(internet: Int
     node = Node(internet, tmp_path, text)
     node.start()
     try:
-        node.wait(lambda: "no feed could be had" in node.output(), 10)
+        node.wait(lambda: "no feed could be had" in node.output())
         reply = node.ask("www.good.com")
         assert reply.rcode() == dns.rcode.SERVFAIL
         assert ede(reply)[0][0] == 14
         for feed in ("one.txt", "two.txt"):
             (tmp_path / f"{feed}.away").rename(tmp_path / feed)
         node.cli("feeds", "update")
-        node.wait(lambda: data(node.ask("www.good.com")) == ["192.0.2.11"], 5)
+        node.wait(lambda: data(node.ask("www.good.com")) == ["192.0.2.11"])
         assert data(node.ask("malware.example")) == ["192.0.2.1"]
     finally:
         node.stop()

@@ -178,10 +178,10 @@ def test_stop_ends_a_child_that_left_the_session_and_ignores_the_polite_signal(
         "time.sleep(60)"
     )
     with server.running([sys.executable, "-c", parent], folder=tmp_path, core=None) as started:
-        assert probe.wait_until(lambda: "1" in started.log.read_text(), within=10)
+        assert probe.wait_until(lambda: "1" in started.log.read_text(), within=60)
         members = proc.pids(started.pid)
         assert len(members) == 2
-    assert not proc.alive(members)
+    assert probe.wait_until(lambda: not proc.alive(members), within=60)
     assert started.process.returncode == -signal.SIGTERM
 
 

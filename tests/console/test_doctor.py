@@ -55,7 +55,8 @@ def test_a_wrong_configuration_is_exit_code_2(place: Place) -> None:
 
 
 def test_a_check_that_breaks_or_hangs_is_a_warning_and_keeps_what_it_found() -> None:
-    end, first = threading.Event(), Finding("hanging", "fail", "seen in time")
+    end, told, first = threading.Event(), threading.Event(), Finding("hanging", "fail", "seen in time")
+    before = set(threading.enumerate())
 
     def broken(_host: Host) -> Iterator[Finding]:
         yield Finding("broken", "ok", "before")
@@ -63,11 +64,20 @@ def test_a_check_that_breaks_or_hangs_is_a_warning_and_keeps_what_it_found() -> 
 
     def hanging(_host: Host) -> Iterator[Finding]:
         yield first
+        told.set()
         end.wait()
         yield Finding("hanging", "ok", "too late")
 
+    def checks() -> Iterator[Check]:
+        """Both, with the time counted only once the one has ended and the other hangs."""
+        yield broken
+        for thread in set(threading.enumerate()) - before:
+            thread.join(60)
+        yield hanging
+        assert told.wait(60)
+
     try:
-        seen = examine(Host(Config()), [broken, hanging], 0.2)
+        seen = examine(Host(Config()), checks(), 0.2)
     finally:
         end.set()
     assert [(one.check, one.state) for one in seen] == [
@@ -94,7 +104,7 @@ def test_every_finding_has_a_section() -> None:
 def doctor(internet: Internet, path: Path) -> tuple[int, list[dict[str, str]]]:
     with internet.inside():
         done = subprocess.run(
-            [*CLI, "doctor", "--json", "-c", str(path)], cwd=REPOSITORY, capture_output=True, text=True, timeout=30
+            [*CLI, "doctor", "--json", "-c", str(path)], cwd=REPOSITORY, capture_output=True, text=True, timeout=60
         )
     assert done.stdout, done.stderr
     return done.returncode, json.loads(done.stdout)["findings"]
@@ -102,7 +112,11 @@ def doctor(internet: Internet, path: Path) -> tuple[int, list[dict[str, str]]]:
 
 def test_a_whole_node_passes(internet: Internet, tmp_path: Path) -> None:
     with Node(internet, tmp_path, node_config(internet, tmp_path)) as node:
-        code, findings = doctor(internet, node.config)
+        node.status()  # the hub answers, too
+        for _ in range(5):  # a check waits a few seconds, and where the machine is busy it says so
+            code, findings = doctor(internet, node.config)
+            if not code and not any(one["seen"].startswith("could not look") for one in findings):
+                break
     failed = [one for one in findings if one["state"] == "fail"]
     assert (failed, code) == ([], 0)
     seen = [one["seen"] for one in findings]

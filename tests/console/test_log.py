@@ -195,7 +195,7 @@ def test_following_ends_with_ctrl_c(place: Place) -> None:
     with place.popen("log", "--follow", "--since", "1h") as process:
         assert "a.example" in process.stdout.readline()  # type: ignore[union-attr]
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
         assert process.stderr.read() == ""  # type: ignore[union-attr]
 
 
@@ -204,7 +204,7 @@ def test_a_reader_that_saw_enough_is_no_failure(place: Place) -> None:
     with place.popen("log", "--limit", "5000", "--json") as process:
         process.stdout.readline()  # type: ignore[union-attr]
         process.stdout.close()  # type: ignore[union-attr]
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
         assert process.stderr.read() == ""  # type: ignore[union-attr]
 
 

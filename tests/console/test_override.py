@@ -173,7 +173,7 @@ def test_a_terminal_gets_a_table_without_markup_or_escapes_of_strangers(with_red
     near, far = os.openpty()
     environ = os.environ | {"PLUGHOLE_CONFIG": str(with_redis.file), "COLUMNS": "200", "TERM": "xterm", "NO_COLOR": "1"}
     with subprocess.Popen([*COMMAND, "overrides"], cwd=REPOSITORY, env=environ, stdout=far) as process:
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
     os.close(far)
     text = os.read(near, 65_536).decode()
     os.close(near)

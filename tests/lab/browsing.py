@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from lab.network import Host
 
 _PAUSE: Final = 0.05  # seconds between two names
-_PATIENCE: Final = 5.0  # seconds
+_PATIENCE: Final = 20.0  # seconds
 
 
 class Browsing:

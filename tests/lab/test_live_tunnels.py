@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 MEDIAN: Final = 256.0  # octets of payload before the cut
 MOST: Final = 512.0  # octets 95 % of the attacks stay within
 QUIET: Final = 5.0  # seconds without a question after which nothing more comes; iodine asks every four
-PATIENCE: Final = 30.0  # seconds for a cut, and for a tunnel to carry the secret
+PATIENCE: Final = 60.0  # seconds for a cut, and for a tunnel to carry the secret
 UNHINDERED: Final = [
     attack for attack in ATTACKS if attack.options in {("-T", "TXT", "-O", "base32", "-m", "200"), ("A",)}
 ]

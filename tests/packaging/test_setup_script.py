@@ -57,7 +57,7 @@ class Machine:
         self._log.write_text("", encoding="utf-8")
         environ = {"PATH": str(self._bin), "LOG": str(self._log), "ABSENT": str(self.absent)}
         ran = subprocess.run(
-            ["packaging/setup.sh", *words], cwd=self.checkout, env=environ, capture_output=True, text=True, timeout=30
+            ["packaging/setup.sh", *words], cwd=self.checkout, env=environ, capture_output=True, text=True, timeout=120
         )
         assert ran.stdout == ""
         return ran.returncode, ran.stderr.splitlines(), self._log.read_text(encoding="utf-8").splitlines()

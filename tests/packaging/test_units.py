@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(
 
 
 def analyze(*args: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["systemd-analyze", *args], cwd=PACKAGING, capture_output=True, text=True, timeout=30)
+    return subprocess.run(["systemd-analyze", *args], cwd=PACKAGING, capture_output=True, text=True, timeout=120)
 
 
 def test_all_units_are_here() -> None:
