@@ -24,7 +24,7 @@ BURST: Final = 0.5  # seconds' worth of events that may be told at once
 SMALL: Final = 25  # events a datagram: making one takes a fortieth of a millisecond
 CHUNK: Final = 100  # events a datagram, about 15 kB, when many wait
 MANY: Final = 500  # events
-BEHIND: Final = 5_000  # events that wait for a hub that does not get its time
+BEHIND: Final = 20_000  # events that wait for a hub that does not get its time; while a disk syncs fewer wait
 MAX_WAITING: Final = 50_000  # events, about 30 MB
 STEP: Final = 1_024  # hits counted at a time at least, a tenth of a millisecond
 STEPS: Final = 256  # what waits is told in about so many steps, so that it is done within its second
@@ -122,6 +122,11 @@ class Outbox:
         self.told += len(chunk)
         self._untold = 0
         return len(waiting) > 0
+
+    @property
+    def waiting(self) -> bool:
+        """True when there is more to send; after `flush` said otherwise, when the hub takes nothing at the moment."""
+        return len(self._waiting) > 0
 
     @property
     def behind(self) -> bool:

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 
 FLUSH: Final = 0.05  # seconds between looks at what is to be told
 PAUSE: Final = 0.001  # seconds until the next look when there is more to tell
+FULL: Final = 0.005  # seconds until the next look when the hub takes nothing at the moment
 UNREADY: Final = 3.0  # seconds a worker waits for intelligence before it answers that there is none
 TIDY: Final = 3_600  # seconds between collections of everything
 COOKIE_LOOK: Final = 60.0  # seconds between looks at the secrets of cookies
@@ -173,7 +174,7 @@ class Worker:
         if self._keeper is not None:
             self._keeper.write()
         deadline = time.monotonic() + FAREWELL
-        while (self.outbox.flush() or self.outbox.counters()["waiting"]) and time.monotonic() < deadline:  # noqa: ASYNC110
+        while (self.outbox.flush() or self.outbox.waiting) and time.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(PAUSE)
 
     @property
@@ -189,7 +190,7 @@ class Worker:
         self.pipeline.tick()
         more = self.outbox.tell_hits(time.time())
         more = self.outbox.flush() or more
-        asyncio.get_running_loop().call_later(PAUSE if more else FLUSH, self._flush)
+        asyncio.get_running_loop().call_later(PAUSE if more else FULL if self.outbox.waiting else FLUSH, self._flush)
 
     async def _renew_cookies(self) -> None:
         """Take up new secrets of cookies; the file is read off the loop."""

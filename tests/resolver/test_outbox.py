@@ -129,7 +129,8 @@ def test_a_closed_line_does_not_raise(line: tuple[socket.socket, socket.socket])
     far.close()
     box = Outbox(near, worker=0, per_second=10)
     box.add(EVENT)
-    box.flush()
+    assert not box.flush()
+    assert box.waiting
     assert box.counters()["waiting"] == 1
 
 
