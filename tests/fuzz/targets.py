@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 SLOW: Final = 1.0  # seconds of processor time that no input may take
+TRIES: Final = 3
 MAX_STEPS: Final = 12  # pieces of damage done to a seed
 
 
@@ -24,11 +25,18 @@ class Target(NamedTuple):
     lead: int = 0
 
     def check(self, data: bytes) -> None:
-        """Run once; raises what crosses the target, and AssertionError when it took more than SLOW."""
-        before = time.process_time()
-        self.run(data)
-        took = time.process_time() - before
-        assert took < SLOW, f"{took:.1f} s of processor time for {len(data)} octets"
+        """Run; raises what crosses the target, and AssertionError when it takes more than SLOW again and again.
+
+        Once it may: the collector, and a machine that stands still, are charged to whoever runs then.
+        """
+        least = float("inf")
+        for _ in range(TRIES):
+            before = time.process_time()
+            self.run(data)
+            least = min(least, time.process_time() - before)
+            if least < SLOW:
+                return
+        raise AssertionError(f"{least:.1f} s of processor time for {len(data)} octets")
 
     def damaged(self, data: bytes, script: bytes) -> bytes:
         """Return the input with damage done to what follows its switches."""

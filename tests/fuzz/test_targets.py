@@ -122,6 +122,14 @@ def test_what_takes_too_long_is_a_crash(monkeypatch: pytest.MonkeyPatch) -> None
         Target(lambda _: None, ()).check(b"abc")
 
 
+def test_what_took_too_long_once_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, 5.0, 5.0, 5.1])
+    monkeypatch.setattr("fuzz.targets.time.process_time", lambda: next(clock))
+    ran: list[bytes] = []
+    Target(ran.append, ()).check(b"abc")
+    assert ran == [b"abc"] * 2
+
+
 # ---- what the campaign makes of its drivers
 
 
