@@ -402,12 +402,14 @@ def test_a_plan_leads_from_anything_to_what_is_wanted(wanted: list[tuple[int, fl
 
 
 def test_ten_thousand_addresses_in_one_plan_take_less_than_a_second() -> None:
-    ledger = Ledger()
     proposals = [proposal(number.to_bytes(4, "big")) for number in range(10_000)]
-    begun = time.thread_time()
-    made = ledger.want(proposals, now=0.0)
-    step = plan(ledger, {}, now=1.0)
-    taken = time.thread_time() - begun
-    assert made is not None
-    assert len(made.changes) == len(step.add) == 10_000
-    assert taken < 1.0
+    taken = []
+    for _ in range(3):  # a machine that stands still is charged to whoever runs then
+        ledger = Ledger()
+        begun = time.thread_time()
+        made = ledger.want(proposals, now=0.0)
+        step = plan(ledger, {}, now=1.0)
+        taken.append(time.thread_time() - begun)
+        assert made is not None
+        assert len(made.changes) == len(step.add) == 10_000
+    assert min(taken) < 1.0
