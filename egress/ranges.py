@@ -177,22 +177,22 @@ def _flatten(lists: Sequence[Listed], octets: int) -> tuple[list[int], list[int]
         if each.octets == octets
     )
     edges = _Edges()
-    within: list[tuple[int, int]] = []  # last address and owner of the prefixes we are inside of
+    within: list[tuple[int, int, int]] = []  # first and last address and owner of the prefixes we are inside of
     for first, negative, owner in found:
-        while within and within[-1][0] < first:
+        while within and within[-1][1] < first:
             _close(edges, within)
-        if within and within[-1][0] == -negative and edges.starts[-1] == first:
-            continue  # the same prefix again, or a parent in other words: the first stays
+        if within and within[-1][:2] == (first, -negative):
+            continue  # the same prefix again: the first stays
         edges.put(first, owner)
-        within.append((-negative, owner))
+        within.append((first, -negative, owner))
     while within:
         _close(edges, within)
     return edges.starts, edges.owners
 
 
-def _close(edges: _Edges, within: list[tuple[int, int]]) -> None:
-    last, _ = within.pop()
-    edges.put(last + 1, within[-1][1] if within else -1)
+def _close(edges: _Edges, within: list[tuple[int, int, int]]) -> None:
+    _, last, _ = within.pop()
+    edges.put(last + 1, within[-1][2] if within else -1)
 
 
 class _Edges:

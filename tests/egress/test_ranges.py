@@ -83,6 +83,12 @@ def test_it_answers_as_a_search_through_all_would(lists: list[list[ipaddress.IPv
         assert index.find(address.packed) == (str(min(holding)[1]) if holding else None)
 
 
+def test_the_second_half_of_a_wider_list_may_be_in_another() -> None:
+    half, whole = listed("half", ["10.0.0.128/25"]), listed("whole", ["10.0.0.0/24", "10.0.0.0/25"])
+    index = Ranges([half, whole])
+    assert [index.find(bytes((10, 0, 0, last))) for last in (0, 127, 128, 255)] == ["whole", "whole", "half", "half"]
+
+
 def test_a_misp_list_and_plain_text_say_the_same() -> None:
     misp = json.dumps({"name": "A CDN", "type": "cidr", "version": 3, "list": ["5.6.0.0/16", "2a00::/24"]}).encode()
     text = b"\xef\xbb\xbf# a CDN\n5.6.0.0/16 ; north\r\n\n2a00::/24\n"
