@@ -113,7 +113,7 @@ class Engine:
         if self._meter is not None and not blocked and not sight.cached:
             blocked = self._weigh(sight, found)
         self._note(sight, blocked=blocked)
-        if self._is_shown(sight, at):
+        if self._is_shown(sight):
             fresh = self._addressed if sight.addresses else self._bare
             for see in self._blocked if sight.blocked else self._hits if sight.cached else fresh:
                 if new := see(sight):
@@ -236,9 +236,9 @@ class Engine:
         self._alerts.tick(now)
         return found
 
-    def _is_shown(self, sight: Sight, at: float) -> bool:
+    def _is_shown(self, sight: Sight) -> bool:
         """False for most of what a client asks below a domain beyond CROWD questions in a second."""
-        asked = self._asked
+        asked, at = self._asked, sight.at
         if at - self._counted >= SECOND or len(asked) >= MAX_PAIRS:
             asked.clear()
             self._counted = at

@@ -27,6 +27,8 @@ from resolver.upstream import Answer, Question
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+PATIENCE: Final = 30.0  # seconds for a reply
+
 
 class Echo:
     """An upstream that answers every question with one address, `slow` ones only when released."""
@@ -109,9 +111,6 @@ class Served:
             pair.tcp.close()
         self.near.close()
         self.far.close()
-
-
-PATIENCE: Final = 30.0  # seconds for a reply
 
 
 def free_port() -> int:
